@@ -1,0 +1,17 @@
+"""Mechanisms as finite channels of integers, and the randomness that drives them."""
+
+from splitpriv.mechanisms.channel import Cascade, Channel
+from splitpriv.mechanisms.discrete_laplace import DiscreteLaplace
+from splitpriv.mechanisms.randomized_response import RandomizedResponse
+from splitpriv.mechanisms.randomness import SecureSource, SeededSource, Source, make_source
+
+__all__ = [
+    "Cascade",
+    "Channel",
+    "DiscreteLaplace",
+    "RandomizedResponse",
+    "SecureSource",
+    "SeededSource",
+    "Source",
+    "make_source",
+]
