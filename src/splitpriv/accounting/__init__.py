@@ -1,0 +1,18 @@
+"""What has been spent: one release, one record, a whole process."""
+
+from splitpriv.accounting.ledger import Ledger, charge, current, simulating, simulation
+from splitpriv.accounting.pricing import Price, price
+from splitpriv.accounting.spend import Spend
+from splitpriv.accounting.total import epsilon_total
+
+__all__ = [
+    "Ledger",
+    "Price",
+    "Spend",
+    "charge",
+    "current",
+    "epsilon_total",
+    "price",
+    "simulating",
+    "simulation",
+]

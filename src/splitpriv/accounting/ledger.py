@@ -1,0 +1,190 @@
+"""What has been spent, per record; and the limit that refuses to overspend."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import TracebackType
+
+from splitpriv._errors import BudgetExceeded, InvalidParameterError
+from splitpriv._validation import message, positive
+from splitpriv.accounting.spend import show
+from splitpriv.mechanisms.rounding import scale_up, sum_up
+
+RecordId = str | int
+
+# One lock for all: a charge must be accepted by every ledger in force, or by none.
+_lock = threading.RLock()
+# Process-wide, not per thread: a limit also holds for the threads started under it.
+_in_force: list[Ledger] = []
+# Per context, so that one thread's simulation never lets another thread release for free.
+_simulating: ContextVar[bool] = ContextVar("splitpriv_simulating", default=False)
+
+
+class Ledger:
+    """Counts what every record has paid, and refuses what would pass its limit.
+
+    A charge without ids is paid by every record, since any record may be in it; a charge with
+    ids is paid by the records named. The total is that of the worst record,
+
+        epsilon = (all charges without ids) + (largest sum of charges of one id),
+
+    rounded outward. An id given twice in one charge pays twice. The same id in two data sets
+    names two records; without a ``dataset`` name the ids are taken to be of one and the same set.
+
+    As a context manager a ledger is *in force*: charges reach it and every ledger around it,
+    the process-wide one included, and are refused if any of them would pass its limit.
+
+    Args:
+        limit: largest total epsilon (natural log) of any record, > 0; None for no limit.
+
+    Raises:
+        InvalidParameterError: ``limit`` is not finite and > 0.
+
+    Does not cover: other processes (a forked worker charges its own copy), or what is drawn
+    from bare layers, which never charge.
+
+    Example:
+        >>> with Ledger(limit=4.0) as ledger:
+        ...     charge(1.5)
+        ...     charge(2.0, ids=["a", "b"])
+        ...     ledger.epsilon
+        3.5
+    """
+
+    def __init__(self, limit: float | None = None) -> None:
+        fix = "Use limit=None for no limit."
+        self.limit = None if limit is None else positive("Ledger", "limit", limit, fix)
+        self._common = 0.0
+        self._by_id: dict[tuple[str, RecordId], float] = {}
+        self._worst_id = 0.0
+
+    @property
+    def epsilon(self) -> float:
+        """What the worst record has paid."""
+        return sum_up([self._common, self._worst_id])
+
+    def spent(self, record: RecordId, dataset: str = "") -> float:
+        """What one record has paid: its own charges and all those without ids."""
+        return sum_up([self._common, self._by_id.get((dataset, record), 0.0)])
+
+    def charge(self, epsilon: float, *, ids: Sequence[RecordId] | None = None, dataset: str = "") -> None:
+        """Charge this ledger and every ledger in force; all of them or none.
+
+        Args:
+            epsilon: what each record pays, >= 0; may be inf.
+            ids: the records that pay; None for every record.
+            dataset: name of the set that the ids belong to.
+
+        Raises:
+            BudgetExceeded: a ledger's limit would be passed. Nothing is charged then.
+            InvalidParameterError: epsilon is negative or NaN, or an id is not a str or an int.
+        """
+        with _lock:
+            others = [ledger for ledger in _in_force if ledger is not self]
+            _charge([*others, self], epsilon, ids, dataset)
+
+    def _refuse_beyond_limit(self, epsilon: float, counts: Counter[RecordId] | None, dataset: str) -> None:
+        if self.limit is None:
+            return
+        if counts is None:
+            spent, asked = self.epsilon, epsilon
+            total = sum_up([spent, asked])
+        else:
+            total, spent, asked = max(
+                (sum_up([self.spent(i, dataset), scale_up(epsilon, n)]), self.spent(i, dataset), epsilon * n)
+                for i, n in counts.items()
+            )
+        if total > self.limit:
+            raise BudgetExceeded(
+                f"Ledger: limit must be at least what is spent, got limit={self.limit:g} with "
+                f"{show(spent)} spent and {show(asked)} asked. Nothing was drawn or charged."
+            )
+
+    def _add(self, epsilon: float, counts: Counter[RecordId] | None, dataset: str) -> None:
+        if counts is None:
+            self._common = sum_up([self._common, epsilon])
+            return
+        for record, times in counts.items():
+            paid = sum_up([self._by_id.get((dataset, record), 0.0), scale_up(epsilon, times)])
+            self._by_id[dataset, record] = paid
+            self._worst_id = max(self._worst_id, paid)
+
+    def __enter__(self) -> Ledger:
+        with _lock:
+            if self in _in_force:
+                raise InvalidParameterError("Ledger: a ledger must be entered once, got a second entry.")
+            _in_force.append(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with _lock:
+            _in_force.remove(self)
+
+    def __repr__(self) -> str:
+        limit = "none" if self.limit is None else f"{self.limit:g}"
+        spent = f"{show(self.epsilon)} by the worst record"
+        return f"Ledger(spent={spent}, limit={limit}, ids={len(self._by_id):,})"
+
+
+_in_force.append(Ledger())
+
+
+def current() -> Ledger:
+    """The innermost ledger in force; the process-wide one outside every ``with``."""
+    with _lock:
+        return _in_force[-1]
+
+
+def charge(epsilon: float, *, ids: Sequence[RecordId] | None = None, dataset: str = "") -> None:
+    """Charge every ledger in force, unless under :func:`simulation`. See :meth:`Ledger.charge`."""
+    with _lock:
+        _charge(_in_force, epsilon, ids, dataset)
+
+
+def _charge(ledgers: Sequence[Ledger], epsilon: float, ids: Sequence[RecordId] | None, dataset: str) -> None:
+    if isinstance(epsilon, bool) or not epsilon >= 0:  # also refuses NaN
+        raise InvalidParameterError(message("Ledger.charge", "epsilon", ">= 0", epsilon))
+    counts = None if ids is None else _count(ids)
+    if _simulating.get() or (counts is not None and not counts):
+        return
+    for ledger in ledgers:
+        ledger._refuse_beyond_limit(epsilon, counts, dataset)
+    for ledger in ledgers:
+        ledger._add(epsilon, counts, dataset)
+
+
+def _count(ids: Sequence[RecordId]) -> Counter[RecordId]:
+    for record in ids:
+        if isinstance(record, bool) or not isinstance(record, (str, int)):
+            fix = "Convert tensors with .tolist()."
+            raise InvalidParameterError(message("Ledger.charge", "ids", "str or int", record, fix))
+    return Counter(ids)
+
+
+@contextmanager
+def simulation() -> Iterator[None]:
+    """Suspend charging, for attacks and evaluations on records that never leave.
+
+    What is released inside is marked as simulated. Only the calling thread (or task) is
+    affected.
+
+    Example:
+        >>> with simulation():
+        ...     charge(1e6)
+    """
+    token = _simulating.set(True)
+    try:
+        yield
+    finally:
+        _simulating.reset(token)
+
+
+def simulating() -> bool:
+    """Whether charging is suspended here."""
+    return _simulating.get()

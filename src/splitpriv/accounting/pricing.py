@@ -1,0 +1,129 @@
+"""What a chain of layers costs: cascades, defences, and weights fitted on private records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from splitpriv._errors import InvalidParameterError
+from splitpriv.accounting.spend import Spend, show
+from splitpriv.mechanisms import Channel
+from splitpriv.mechanisms.channel import MAX_ENTRIES
+from splitpriv.mechanisms.rounding import scale_up
+
+
+@dataclass(frozen=True)
+class Price:
+    """The cost of one release of one record through a chain, and why it is what it is.
+
+    Attributes:
+        spend: what the record pays for its own row.
+        rows: 0 where only its own row depends on a record; else the number of private records
+            that the edge or an encoder was fitted on (each influences every row); None: unknown.
+        tied: what one row costs a record that the weights were fitted on.
+        notes: reasons, for people.
+    """
+
+    spend: Spend
+    rows: int | None
+    tied: float
+    notes: tuple[str, ...]
+
+    def per_record(self, released: int = 1) -> float:
+        """What the worst record pays when ``released`` rows cross the cut together."""
+        if self.rows is None:
+            return math.inf
+        shared = scale_up(self.tied, max(self.rows, released)) if self.rows else 0.0
+        return max(self.spend.per_record, shared)
+
+    def __str__(self) -> str:
+        if math.isinf(self.per_record()):
+            return "ε ∞ per record"
+        tied = f" × {self.rows:,} rows = {show(self.per_record())}" if self.rows else ""
+        return f"{self.spend}{tied}"
+
+
+def price(layers: Sequence[Any], shape: Sequence[int], *, edge_records: int | None = 0) -> Price:
+    """Price a chain of layers that ends at the cut.
+
+    A layer that reads only another's output is post-processing, so the chain costs the smallest
+    record total in it; where one element's symbol feeds one element's symbol, the exact product
+    of the two channels. Weights fitted on N private records tie rows together: each of those
+    records influences every row, and pays N rows of what comes *after* those weights.
+
+    Args:
+        layers: privacy layers, in order from the edge outward.
+        shape: feature shape that enters the first, without batch.
+        edge_records: private records that the edge was fitted on: 0 for public, None unknown.
+    """
+    shapes = chain_shapes(layers, shape)
+    fitted = [edge_records, *(getattr(layer, "fitted_records", 0) for layer in layers)]
+    private = [position for position, count in enumerate(fitted) if count != 0]
+    own = _cheapest(layers, shapes)
+    notes = [] if math.isfinite(own.per_record) else ["no mechanism at the cut"]
+    if not private:
+        return Price(own, 0, own.per_record, tuple(notes))
+    last = private[-1]  # what lies before it cannot hide what its weights have learned
+    after = _cheapest(layers[last:], shapes[last:])
+    known = [count for count in fitted if count is not None]
+    rows = max(known) if len(known) == len(fitted) else None
+    where = "the edge" if last == 0 else type(layers[last - 1]).__name__
+    count = "an unknown number of" if rows is None else f"{rows:,}"
+    notes.append(f"{where} was fitted on {count} private records: each influences every row")
+    if math.isinf(after.per_record):
+        notes.append("no mechanism follows those weights")
+    return Price(own, rows, after.per_record, tuple(notes))
+
+
+def chain_shapes(layers: Sequence[Any], shape: Sequence[int]) -> list[tuple[int, ...]]:
+    """The feature shape that enters each layer, and the one that leaves the last."""
+    shapes = [tuple(shape)]
+    for layer in layers:
+        declared = getattr(layer, "output_shape", None)
+        shapes.append(shapes[-1] if declared is None else tuple(declared(shapes[-1])))
+    return shapes
+
+
+def _cheapest(layers: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> Spend:
+    """The smallest record total among the layers and the exact products of neighbours."""
+    best = Spend.infinite(math.prod(shapes[0]))
+    cascade: Channel | None = None
+    for position, layer in enumerate(layers):
+        spend = layer.spend(shapes[position])
+        if spend.per_record < best.per_record:
+            best = spend
+        channel = _uniform_channel(layer, shapes[position])
+        if channel is None:
+            cascade = None
+        elif cascade is None or cascade.outputs * channel.inputs > MAX_ENTRIES:
+            cascade = channel
+        else:
+            cascade = cascade.cascade(_bridge(layers[position - 1], layer, cascade, channel)).cascade(channel)
+            product = Spend.of(cascade.epsilon, math.prod(shapes[position]))
+            if product.per_record < best.per_record:
+                best = product
+    return best
+
+
+def _uniform_channel(layer: Any, shape: tuple[int, ...]) -> Channel | None:
+    """The channel of a layer that treats every element alike; None otherwise."""
+    uniform = getattr(layer, "uniform", False) and hasattr(layer, "channel") and hasattr(layer, "quantize")
+    return layer.channel(shape) if uniform else None
+
+
+def _bridge(first: Any, second: Any, before: Channel, after: Channel) -> Channel:
+    """The deterministic channel from one layer's output symbols to the next one's input symbols."""
+    symbols = torch.arange(before.outputs).reshape(-1, 1)
+    reached = second.quantize(first.decode(symbols)).flatten().tolist()
+    return Channel([[int(symbol == target) for symbol in range(after.inputs)] for target in reached])
+
+
+def check_delta(delta: float) -> None:
+    """Refuse a delta outside [0, 1)."""
+    if isinstance(delta, bool) or not 0 <= delta < 1:
+        fix = "It is a probability; 0 asks for pure epsilon."
+        raise InvalidParameterError(f"epsilon_total: delta must be in [0, 1), got delta={delta!r}. {fix}")

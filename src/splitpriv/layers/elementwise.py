@@ -1,0 +1,197 @@
+"""What the layers that privatise each element by one channel have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from splitpriv import _validation as check
+from splitpriv._errors import PrivacyError, ShapeError
+from splitpriv.accounting.spend import Spend
+from splitpriv.layers.compilation import eager
+from splitpriv.mechanisms import Channel, make_source
+from splitpriv.mechanisms.rounding import share_down
+
+
+class ElementwiseLDP(nn.Module):
+    """Quantises each element, passes it through a channel, and maps the symbol to a value.
+
+    Private to this package: a layer of your own needs :class:`~splitpriv.layers.PrivacyLayer`
+    only. Subclasses say how to build the channel (``_build_channel``), how an element becomes an
+    input symbol (``quantize``), what the output symbols stand for (``_values``), where the
+    straight-through gradient passes (``_passes``), and the relaxed likelihood (``log_prob``).
+    """
+
+    uniform: bool
+
+    def __init__(self, *, epsilon: float, per: str, generator: int | torch.Generator | None) -> None:
+        super().__init__()
+        owner = type(self).__name__
+        fix = "Remove the layer to release features without noise."
+        self.asked = check.positive(owner, "epsilon", epsilon, fix)
+        self.per: str = check.choice(owner, "per", per, ("element", "record"))
+        self._source = make_source(generator)
+        self._feature_shape: tuple[int, ...] | None = None
+        self._channels: dict[int, Channel] = {}
+
+    # To be said by the subclass --------------------------------------------------------------
+
+    def _build_channel(self, epsilon: float) -> Channel:
+        raise NotImplementedError
+
+    def quantize(self, features: Tensor) -> Tensor:
+        """Features to the input symbols of the channel; deterministic, and private."""
+        raise NotImplementedError
+
+    def _values(self, channel: Channel) -> Tensor:
+        raise NotImplementedError
+
+    def _passes(self, features: Tensor) -> Tensor | None:
+        raise NotImplementedError
+
+    def _claim(self) -> str:
+        raise NotImplementedError
+
+    # Cost ----------------------------------------------------------------------------------
+
+    @property
+    def epsilon(self) -> float:
+        """Realised epsilon of one use, on one element (natural log), at most the one asked.
+
+        Raises:
+            PrivacyError: ``per="record"``, and no feature shape has been seen yet.
+        """
+        return self.channel(self._known_shape(None)).epsilon
+
+    @property
+    def secure(self) -> bool:
+        """False when the noise comes from a seed."""
+        return self._source.secure
+
+    @property
+    def feature_shape(self) -> tuple[int, ...] | None:
+        """The feature shape (without batch) last encoded; None before the first use."""
+        return self._feature_shape
+
+    def spend(self, shape: Sequence[int] | None = None) -> Spend:
+        """What one release of one record costs.
+
+        Args:
+            shape: feature shape without batch; None for the one last encoded.
+
+        Raises:
+            PrivacyError: no shape is given, and none has been seen yet.
+            ShapeError: ``shape`` is not a sequence of positive ints.
+        """
+        known = self._known_shape(shape, needed=True)
+        return Spend.of(self.channel(known).epsilon, math.prod(known))
+
+    def channel(self, shape: Sequence[int]) -> Channel:
+        """The channel that each element of a record of this feature shape passes through."""
+        elements = math.prod(shape) if self.per == "record" else 1
+        if elements not in self._channels:
+            self._channels[elements] = self._build_channel(share_down(self.asked, elements))
+        return self._channels[elements]
+
+    def _refuse_unmet(self) -> None:
+        """An epsilon that cannot be met is refused at construction where no shape is needed."""
+        if self.per == "element":
+            self.channel((1,))
+
+    def _known_shape(self, shape: Sequence[int] | None, needed: bool = False) -> tuple[int, ...]:
+        owner = type(self).__name__
+        if shape is not None:
+            return check.feature_shape(owner, shape)
+        if self._feature_shape is not None:
+            return self._feature_shape
+        if self.per == "element" and not needed:
+            return (1,)
+        raise PrivacyError(
+            f"{owner}: shape must be known to price a record, got shape=None before the first use. "
+            "Encode a batch first, or give the feature shape (no batch dimension)."
+        )
+
+    # Release -------------------------------------------------------------------------------
+
+    @eager
+    def encode(
+        self,
+        features: Tensor,  # shape: (batch, *feature)
+    ) -> Tensor:  # shape: (batch, *feature), integers
+        """Private: one symbol per element, with fresh noise at each call, in train and eval alike.
+
+        Raises:
+            ShapeError: not a floating-point batch (batch, *feature), or of a shape that the
+                layer's parameters do not fit.
+            NonFiniteError: features hold NaN or infinity.
+        """
+        features = check.features(type(self).__name__, features).detach()
+        shape = tuple(features.shape[1:])
+        symbols = self.channel(shape).sample(self.quantize(features), self._source)
+        self._feature_shape = shape
+        return symbols
+
+    @eager
+    def forward(
+        self,
+        features: Tensor,  # shape: (batch, *feature)
+    ) -> Tensor:  # shape: (batch, *feature), dtype of features
+        """``decode(encode(features))``, with a straight-through gradient."""
+        released = self.decode(self.encode(features)).to(features.dtype)
+        straight: Tensor = _StraightThrough.apply(features, released, self._passes(features))  # type: ignore[no-untyped-call]
+        return straight
+
+    def decode(
+        self,
+        symbols: Tensor,  # shape: (batch, *feature), integers of the output alphabet
+    ) -> Tensor:  # shape: (batch, *feature), float32
+        """Public: the value that each symbol stands for.
+
+        Raises:
+            ShapeError: a symbol is outside the alphabet, or not an integer.
+        """
+        values = self.decode_table(self._symbols(symbols).shape[1:]).to(symbols.device)
+        return values.index_select(0, symbols.flatten().int()).reshape(symbols.shape)
+
+    def decode_table(self, shape: Sequence[int]) -> Tensor:  # shape: (outputs,), float32
+        """The value of each output symbol, for records of this feature shape."""
+        return self._values(self.channel(shape))
+
+    def _symbols(self, symbols: Tensor) -> Tensor:
+        outputs = self.channel(symbols.shape[1:]).outputs
+        owner = type(self).__name__
+        if symbols.is_floating_point() or symbols.is_complex():
+            raise ShapeError(f"{owner}: symbols must have an integer dtype, got dtype={symbols.dtype}.")
+        low, high = (int(v) for v in torch.aminmax(symbols)) if symbols.numel() else (0, 0)
+        if low < 0 or high >= outputs:
+            raise ShapeError(f"{owner}: symbols must be in [0, {outputs}), got values in [{low}, {high}].")
+        return symbols
+
+    def extra_repr(self) -> str:
+        """Every claim: epsilon per use and per record, what it depends on, the source of noise."""
+        known = self._feature_shape is not None
+        cost = str(self.spend()) if known else f"ε {self.asked:g} per {self.per}"
+        noise = "secure noise" if self.secure else f"noise from {self._source!r}"
+        return f"{cost}; {self._claim()}; {noise}"
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Returns the released tensor itself.
+
+    The usual ``x + (released - x).detach()`` would not: its rounding error depends on x, and so
+    leaks low-order bits of x into what is released.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, released: Tensor, passes: Tensor | None) -> Tensor:
+        ctx.save_for_backward(*([] if passes is None else [passes]))
+        return released.view_as(released)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (grad,) = grads
+        return (grad * ctx.saved_tensors[0] if ctx.saved_tensors else grad), None, None

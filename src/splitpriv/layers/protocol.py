@@ -1,0 +1,54 @@
+"""What a layer must offer to stand at the cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from splitpriv.accounting.spend import Spend
+
+
+@runtime_checkable
+class PrivacyLayer(Protocol):
+    """An ``nn.Module`` over batches ``(batch, *feature)`` that encodes features into symbols.
+
+    Only ``encode`` sees private data; what it returns is what crosses the cut. ``decode`` is
+    public post-processing and must not look at anything else. ``layer(x)`` is
+    ``decode(encode(x))`` in the dtype of ``x``.
+
+    Optional, looked up by name: ``channel(shape)`` gives the per-element
+    :class:`~splitpriv.mechanisms.Channel`, ``output_shape(shape)`` the feature shape that
+    ``decode`` returns where it differs from the one that came in, ``decode_table(shape)`` the value
+    of each output symbol (a release of integers needs it), ``fitted_records`` the number
+    of private records that the layer's own weights were fitted on (None: unknown), ``secure``
+    is False when the noise comes from a seed, ``quantize`` maps features to the channel's input
+    symbols where that map is the same for every element (``uniform``).
+    """
+
+    def encode(
+        self,
+        features: Tensor,  # shape: (batch, *feature)
+    ) -> Tensor:  # shape: (batch, *symbol), an integer dtype, or float32 for a defence
+        """Private: features to the symbols that cross the cut, with fresh noise at each call."""
+        ...
+
+    def decode(
+        self,
+        symbols: Tensor,  # shape: (batch, *symbol)
+    ) -> Tensor:  # shape: (batch, *feature), float32
+        """Public: symbols to features."""
+        ...
+
+    def log_prob(
+        self,
+        symbols: Tensor,  # shape: (batch, *symbol)
+        features: Tensor,  # shape: (batch, *feature)
+    ) -> Tensor:
+        """ln Pr[symbols | features], differentiable in features; for attacks."""
+        ...
+
+    def spend(self, shape: Sequence[int]) -> Spend:
+        """What one release of one record of this feature shape costs."""
+        ...

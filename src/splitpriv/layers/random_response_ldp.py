@@ -1,0 +1,145 @@
+"""Randomized response on each binarised element."""
+
+from __future__ import annotations
+
+from numbers import Real
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from splitpriv import _validation as check
+from splitpriv._errors import InvalidParameterError, ShapeError
+from splitpriv.layers.elementwise import ElementwiseLDP
+from splitpriv.mechanisms import Channel, RandomizedResponse
+
+
+class RandomResponseLDP(ElementwiseLDP):
+    r"""Each element becomes one bit, kept with probability e^ε/(e^ε+1), else flipped.
+
+    .. math:: b = [x > \text{threshold}], \qquad
+              \Pr[s = b] = \frac{2^{64} - T}{2^{64}}, \quad
+              T = \lceil 2^{64} / (e^\epsilon + 1) \rceil
+
+    Local differential privacy for any two values of an element; a record of r elements pays r
+    times as much. One bit per element crosses the cut.
+
+    Args:
+        epsilon: privacy loss (natural log), finite and > 0: of one element, or of the whole record
+            with ``per="record"`` (split evenly over its elements).
+        threshold: finite number, or a public tensor with one number per channel (dimension 1 of
+            the batch). Take it from public data: the claim does not cover it.
+        per: ``"element"`` or ``"record"``.
+        debias: decode to unbiased estimates of the bit, (s - q)/(1 - 2q) with flip probability q,
+            instead of to {0, 1}.
+        generator: None for secure noise; an int or a CPU ``torch.Generator`` for experiments.
+
+    Shape:
+        features ``(batch, *feature)``, any float dtype; symbols likewise, uint8 in {0, 1}.
+
+    Raises:
+        InvalidParameterError: a parameter is outside its range.
+
+    Does not protect: the number of elements and of records, the threshold, the labels. At
+    element-wise budgets the record's total is large, and then bounds little: read it off the
+    ``repr``. Gradients that flow back to the edge (identity, straight-through) stay on the edge.
+
+    Source: Warner 1965; on features at the cut of a network, paper B of the project's references
+    (whose section 2.2 prints another denominator than the correct one of its section 3.3).
+
+    Example:
+        >>> layer = RandomResponseLDP(epsilon=2.0)
+        >>> released = layer(torch.randn(4, 3, 8, 8))
+        >>> layer
+        RandomResponseLDP(ε 2 per element × 192 = 384 per record; bit = x > 0; secure noise)
+    """
+
+    threshold: Tensor
+
+    def __init__(
+        self,
+        *,
+        epsilon: float,
+        threshold: float | Tensor = 0.0,
+        per: str = "element",
+        debias: bool = False,
+        generator: int | torch.Generator | None = None,
+    ) -> None:
+        super().__init__(epsilon=epsilon, per=per, generator=generator)
+        self.debias: bool = check.choice("RandomResponseLDP", "debias", debias, (True, False))
+        self.register_buffer("threshold", _threshold(threshold))
+        self.uniform = self.threshold.ndim == 0 and per == "element"
+        self._refuse_unmet()
+
+    def _build_channel(self, epsilon: float) -> Channel:
+        return RandomizedResponse(epsilon=epsilon)
+
+    def _aligned(self, features: Tensor) -> Tensor:
+        """The threshold, ready to be compared with features."""
+        threshold = self.threshold.to(features.device)
+        if threshold.ndim == 0:
+            return threshold
+        if features.shape[1] != threshold.numel():
+            raise ShapeError(
+                f"RandomResponseLDP: features must have {threshold.numel()} channels in dimension 1, "
+                f"one per threshold, got shape={tuple(features.shape)}."
+            )
+        return threshold.reshape(-1, *[1] * (features.ndim - 2))
+
+    def quantize(
+        self,
+        features: Tensor,  # shape: (batch, *feature)
+    ) -> Tensor:  # shape: (batch, *feature), bool as uint8
+        """The bits before they are randomised; private."""
+        return (features > self._aligned(features)).to(torch.uint8)
+
+    def _values(self, channel: Channel) -> Tensor:
+        bits = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        flip = _flip(channel)
+        return ((bits - flip) / (1 - 2 * flip) if self.debias else bits).float()
+
+    def log_prob(
+        self,
+        symbols: Tensor,  # shape: (batch, *feature), integers in {0, 1}
+        features: Tensor,  # shape: (batch, *feature)
+        *,
+        temperature: float = 0.1,
+    ) -> Tensor:  # shape: (batch, *feature)
+        """ln Pr[symbol | feature] per element, the step at the threshold relaxed to a sigmoid.
+
+        ``Pr[1 | x] = q + (1 - 2q) sigmoid((x - threshold) / temperature)``; exact as the
+        temperature (> 0, in units of the features) goes to 0.
+        """
+        temperature = check.positive("RandomResponseLDP.log_prob", "temperature", temperature)
+        flip = _flip(self.channel(self._symbols(symbols).shape[1:]))
+        margin = (features - self._aligned(features)) / temperature
+        signed = torch.where(symbols > 0, margin, -margin)
+        # log(q + (1 - 2q) sigmoid(m)) = logaddexp(log q + logsigmoid(-m), log(1 - q) + logsigmoid(m))
+        keep = torch.log1p(torch.tensor(-flip, dtype=features.dtype, device=features.device))
+        turn = torch.tensor(flip, dtype=torch.float64).log().to(features)
+        return torch.logaddexp(turn + F.logsigmoid(-signed), keep + F.logsigmoid(signed))
+
+    def _passes(self, features: Tensor) -> Tensor | None:
+        return None
+
+    def _claim(self) -> str:
+        scalar = self.threshold.ndim == 0
+        channels = 0 if scalar else len(self.threshold)
+        threshold = f"{self.threshold.item():g}" if scalar else f"its channel's threshold ({channels})"
+        return f"bit = x > {threshold}" + (", debiased" if self.debias else "")
+
+
+def _flip(channel: Channel) -> float:
+    assert isinstance(channel, RandomizedResponse)
+    return float(channel.flip_probability)
+
+
+def _threshold(value: float | Tensor) -> Tensor:
+    fix = "Use a number, or one number per channel."
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return torch.tensor(check.finite("RandomResponseLDP", "threshold", value, fix))
+    fits = isinstance(value, Tensor) and value.ndim <= 1 and value.numel() > 0 and not value.is_complex()
+    if isinstance(value, Tensor) and fits and bool(torch.isfinite(value).all()):
+        return value.detach().clone().to(torch.float32)
+    constraint = "a finite number or a finite tensor of shape (channels,)"
+    raise InvalidParameterError(check.message("RandomResponseLDP", "threshold", constraint, value, fix))

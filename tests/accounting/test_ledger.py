@@ -1,0 +1,174 @@
+"""The ledger: sums per record, nesting, limits that hold before anything is drawn."""
+
+from __future__ import annotations
+
+import math
+import threading
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from splitpriv import BudgetExceeded, InvalidParameterError
+from splitpriv.accounting import Ledger, charge, current, epsilon_total, simulation
+
+
+def test_the_total_is_all_charges_without_ids_plus_the_worst_record() -> None:
+    with Ledger() as ledger:
+        charge(1.0)
+        charge(2.0, ids=["a", "b"])
+        charge(4.0, ids=["b"])
+        charge(5.0, ids=["c"])
+    assert ledger.epsilon == 7.0
+    assert [ledger.spent(i) for i in "abcz"] == [3.0, 7.0, 6.0, 1.0]
+
+
+def test_an_id_given_twice_pays_twice() -> None:
+    with Ledger() as ledger:
+        charge(1.5, ids=[7, 7, 8])
+    assert ledger.spent(7) == 3.0
+    assert ledger.epsilon == 3.0
+
+
+def test_ids_are_told_apart_by_data_set_and_by_type() -> None:
+    with Ledger() as ledger:
+        charge(1.0, ids=[1], dataset="x")
+        charge(1.0, ids=[1], dataset="y")
+        charge(1.0, ids=["1"], dataset="x")
+    assert ledger.epsilon == 1.0
+    assert ledger.spent(1, "x") == 1.0
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.none() | st.lists(st.integers(0, 3), max_size=4)), max_size=12))
+def test_the_total_is_never_below_the_exact_one(charges: list[tuple[float, list[int] | None]]) -> None:
+    common, by_id = Fraction(0), {i: Fraction(0) for i in range(4)}
+    with Ledger() as ledger:
+        for epsilon, ids in charges:
+            charge(epsilon, ids=ids)
+            if ids is None:
+                common += Fraction(epsilon)
+            else:
+                for i in ids:
+                    by_id[i] += Fraction(epsilon)
+    exact = common + max(by_id.values())
+    assert Fraction(ledger.epsilon) >= exact
+    assert float(exact) == pytest.approx(ledger.epsilon, rel=1e-12)
+
+
+def test_one_is_in_force_from_import_and_the_bare_call_is_true() -> None:
+    before = epsilon_total()
+    charge(0.25)
+    assert epsilon_total() == before + 0.25
+    assert current().epsilon == before + 0.25
+
+
+def test_inner_charges_reach_outer_ledgers() -> None:
+    with Ledger() as outer:
+        charge(1.0)
+        with Ledger() as inner:
+            charge(2.0)
+            assert epsilon_total() == 2.0
+        charge(4.0)
+    assert (outer.epsilon, inner.epsilon) == (7.0, 2.0)
+
+
+def test_a_ledger_charged_as_an_object_reaches_those_in_force_once() -> None:
+    alone = Ledger()
+    with Ledger() as outer:
+        alone.charge(1.0)
+        outer.charge(1.0)
+    assert (alone.epsilon, outer.epsilon) == (1.0, 2.0)
+
+
+def test_a_limit_refuses_and_nothing_is_charged_anywhere() -> None:
+    with Ledger() as outer, Ledger(limit=3.0) as ledger:
+        charge(2.0)
+        with pytest.raises(BudgetExceeded, match=r"limit=3 with 2 spent and 1\.5 asked. Nothing was drawn"):
+            charge(1.5)
+        assert (outer.epsilon, ledger.epsilon) == (2.0, 2.0)
+        charge(1.0)  # exactly at the limit
+
+
+def test_an_outer_limit_binds_inner_charges() -> None:
+    with Ledger(limit=1.0), Ledger() as inner:
+        with pytest.raises(BudgetExceeded):
+            charge(2.0)
+        assert inner.epsilon == 0.0
+
+
+def test_a_limit_looks_at_each_record() -> None:
+    with Ledger(limit=3.0):
+        charge(1.0)
+        charge(2.0, ids=["a"])
+        charge(2.0, ids=["b"])
+        with pytest.raises(BudgetExceeded, match="limit=3 with 3 spent and 1 asked"):
+            charge(1.0, ids=["b", "c"])
+        with pytest.raises(BudgetExceeded, match="1 spent and 4 asked"):
+            charge(2.0, ids=["c", "c"])
+        charge(2.0, ids=["c"])
+
+
+def test_a_limit_refuses_what_nothing_bounds() -> None:
+    with Ledger(limit=1e9), pytest.raises(BudgetExceeded, match="∞ asked"):
+        charge(math.inf)
+
+
+def test_a_limit_holds_for_threads_started_under_it() -> None:
+    caught: list[BaseException] = []
+
+    def spend() -> None:
+        try:
+            charge(2.0)
+        except BudgetExceeded as error:
+            caught.append(error)
+
+    with Ledger(limit=1.0):
+        thread = threading.Thread(target=spend)
+        thread.start()
+        thread.join()
+    assert len(caught) == 1
+
+
+def test_simulation_charges_nothing_and_is_seen_by_its_own_thread_only() -> None:
+    with Ledger(limit=1.0) as ledger:
+        with simulation():
+            charge(100.0)
+            thread = threading.Thread(target=charge, args=(0.5,))
+            thread.start()
+            thread.join()
+        assert ledger.epsilon == 0.5
+
+
+def test_many_threads_lose_no_charge() -> None:
+    with Ledger() as ledger:
+        threads = [threading.Thread(target=lambda: [charge(1.0) for _ in range(100)]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert ledger.epsilon == 400.0
+
+
+def test_bad_input_is_refused_and_nothing_is_charged() -> None:
+    with Ledger() as ledger:
+        for epsilon in (-1.0, math.nan, True):
+            with pytest.raises(InvalidParameterError, match="epsilon must be >= 0"):
+                charge(epsilon)
+        for ids in ([1.5], [None], [True], [b"x"]):
+            with pytest.raises(InvalidParameterError, match="ids must be str or int"):
+                charge(1.0, ids=ids)  # type: ignore[arg-type]
+        for limit in (0, -1.0, math.inf, math.nan):
+            with pytest.raises(InvalidParameterError, match="Ledger: limit must be finite and > 0"):
+                Ledger(limit=limit)
+        with pytest.raises(InvalidParameterError, match="must be entered once"):
+            ledger.__enter__()
+        charge(1.0, ids=[])
+        assert ledger.epsilon == 0.0
+
+
+def test_repr() -> None:
+    with Ledger(limit=8.0) as ledger:
+        charge(2.0, ids=["a"])
+    assert repr(ledger) == "Ledger(spent=2 by the worst record, limit=8, ids=1)"
+    assert "limit=none" in repr(Ledger())

@@ -1,0 +1,36 @@
+"""What one release of one record costs, in numbers and in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from splitpriv.accounting import Spend
+from splitpriv.accounting.spend import show
+
+
+def test_the_claim_names_both_numbers() -> None:
+    assert str(Spend.of(2.0, 32768)) == "ε 2 per element × 32,768 = 65,536 per record"
+    assert str(Spend.of(4.0, 1)) == "ε 4 per record"
+    assert str(Spend.infinite(8)) == "ε ∞ per record (no mechanism bounds it)"
+
+
+def test_it_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Spend.of(1.0, 1).uses = 2  # type: ignore[misc]
+
+
+@given(st.floats(1e-9, 1e12))
+def test_what_is_shown_is_never_below_what_is_meant(epsilon: float) -> None:
+    shown = float(show(epsilon).replace(",", ""))
+    assert epsilon <= shown <= epsilon * (1 + 1.1e-5)
+
+
+def test_infinity_is_shown_as_a_sign() -> None:
+    assert show(math.inf) == "∞"
+    assert show(0.0) == "0"
+    assert show(1.9999999999999953) == "2"
