@@ -1,7 +1,19 @@
 """Layers for the cut: two mechanisms with an exact epsilon, three defences without one."""
 
 from splitpriv.layers.laplace_ldp import LaplaceLDP
+from splitpriv.layers.local_fit import EncoderHistory
+from splitpriv.layers.local_pretrained_encoder import LocalPretrainedEncoder
 from splitpriv.layers.protocol import PrivacyLayer
 from splitpriv.layers.random_response_ldp import RandomResponseLDP
+from splitpriv.layers.random_vector_mask import RandomVectorMask
+from splitpriv.layers.relu_sanitizer import ReluSanitizer
 
-__all__ = ["LaplaceLDP", "PrivacyLayer", "RandomResponseLDP"]
+__all__ = [
+    "EncoderHistory",
+    "LaplaceLDP",
+    "LocalPretrainedEncoder",
+    "PrivacyLayer",
+    "RandomResponseLDP",
+    "RandomVectorMask",
+    "ReluSanitizer",
+]

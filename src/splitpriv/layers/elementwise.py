@@ -20,7 +20,7 @@ from splitpriv.mechanisms.rounding import share_down
 class ElementwiseLDP(nn.Module):
     """Quantises each element, passes it through a channel, and maps the symbol to a value.
 
-    Private to this package: a layer of your own needs :class:`~splitpriv.layers.PrivacyLayer`
+    Private to this package: a layer of your own needs :class:`~splitpriv.PrivacyLayer`
     only. Subclasses say how to build the channel (``_build_channel``), how an element becomes an
     input symbol (``quantize``), what the output symbols stand for (``_values``), where the
     straight-through gradient passes (``_passes``), and the relaxed likelihood (``log_prob``).
