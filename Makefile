@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= digits
 
-.PHONY: help setup demo test test-slow lint docs wheel clean
+.PHONY: help setup demo test test-slow lint docs clean
 
 help:
 	@echo 'make demo [DATA=digits|fashion-mnist|cifar10]  run the quickstart'
@@ -12,7 +12,6 @@ help:
 	@echo 'make test-slow   run the tests that take longer'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make docs        build the documentation into docs/_build/html'
-	@echo 'make wheel       build a wheel and try it in an empty environment'
 
 setup: .venv/installed
 
@@ -37,9 +36,6 @@ lint: setup
 
 docs: setup
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
-
-wheel: setup
-	PYTHON=$(BIN)/python sh tests/packaging/try_wheel.sh
 
 clean:
 	rm -rf .venv build dist docs/_build .pytest_cache .hypothesis .mypy_cache .ruff_cache

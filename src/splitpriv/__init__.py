@@ -1,6 +1,6 @@
 """Privacy-preserving layers for split learning, with an exact epsilon."""
 
-from splitpriv import accounting, mechanisms
+from splitpriv import accounting, layers, mechanisms, release
 from splitpriv._errors import (
     BudgetExceeded,
     CutError,
@@ -13,21 +13,46 @@ from splitpriv._errors import (
     SplitPrivError,
 )
 from splitpriv._version import __version__
-from splitpriv.layers import LaplaceLDP, RandomResponseLDP
+from splitpriv.layers import (
+    LaplaceLDP,
+    LocalPretrainedEncoder,
+    PrivacyLayer,
+    RandomResponseLDP,
+    RandomVectorMask,
+    ReluSanitizer,
+)
+from splitpriv.release import Claims, Release
+from splitpriv.split import split, valid_cuts
+from splitpriv.split_model import SplitModel
+from splitpriv.training import History, evaluate, fit
 
 __all__ = [
     "BudgetExceeded",
+    "Claims",
     "CutError",
+    "History",
     "InvalidParameterError",
     "LaplaceLDP",
+    "LocalPretrainedEncoder",
     "NonFiniteError",
     "PrivacyError",
+    "PrivacyLayer",
     "PrivacyWarning",
     "RandomResponseLDP",
+    "RandomVectorMask",
+    "Release",
     "ReleaseFileError",
+    "ReluSanitizer",
     "ShapeError",
+    "SplitModel",
     "SplitPrivError",
     "__version__",
     "accounting",
+    "evaluate",
+    "fit",
+    "layers",
     "mechanisms",
+    "release",
+    "split",
+    "valid_cuts",
 ]

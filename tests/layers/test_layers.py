@@ -246,7 +246,9 @@ def test_planted_fault_the_usual_straight_through_trick_leaks_low_bits() -> None
             return features + (released - features).detach()
 
     with pytest.raises(AssertionError):
-        test_what_is_released_while_training_holds_no_low_bits_of_the_features(lambda: Trick(epsilon=1.0, debias=True, generator=1))
+        test_what_is_released_while_training_holds_no_low_bits_of_the_features(
+            lambda: Trick(epsilon=1.0, debias=True, generator=1)
+        )
 
 
 @defences

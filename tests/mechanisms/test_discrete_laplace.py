@@ -51,6 +51,17 @@ def test_extreme_budgets_stay_below_what_was_asked(epsilon: float) -> None:
         assert channel.epsilon >= epsilon * (1 - 1e-4)
 
 
+@pytest.mark.parametrize(("epsilon", "levels"), [(1.0, 3), (2.0, 5), (0.7, 3)])
+def test_every_word_at_16_bits(epsilon: float, levels: int) -> None:
+    channel = DiscreteLaplace(epsilon=epsilon, levels=levels, bits=16)
+    assert channel.epsilon <= epsilon
+    words = np.arange(2**16, dtype=np.uint16)
+    noise = channel.kernel.decide(words, lambda ties: np.empty(0, np.uint64) if ties else pytest.fail("no ties"))
+    for x, row in enumerate(channel.table()):
+        outputs = channel.decide_output(np.full(2**16, x), noise)
+        assert np.bincount(outputs, minlength=channel.outputs).tolist() == row
+
+
 @pytest.mark.parametrize(("epsilon", "levels"), [(0.05, None), (1.0, 5), (1.0, None), (4.0, 33), (20.0, 9)])
 def test_kernel_reproduces_the_table(epsilon: float, levels: int | None) -> None:
     channel = DiscreteLaplace(epsilon=epsilon, levels=levels)
@@ -144,6 +155,13 @@ def test_bad_levels_are_refused(levels: object) -> None:
 def test_bad_epsilon_is_refused(epsilon: float) -> None:
     with pytest.raises(InvalidParameterError, match="DiscreteLaplace: epsilon must be finite and > 0"):
         DiscreteLaplace(epsilon=epsilon)
+
+
+def test_bad_bits_are_refused() -> None:
+    with pytest.raises(InvalidParameterError, match="bits must be 16 or 64, got bits=32"):
+        DiscreteLaplace(epsilon=1.0, bits=32)
+    with pytest.raises(InvalidParameterError, match="a grid of 257 levels can meet with 16 bits"):
+        DiscreteLaplace(epsilon=1.0, bits=16)
 
 
 def test_an_epsilon_that_64_bits_cannot_meet_is_refused() -> None:

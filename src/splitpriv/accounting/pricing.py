@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -102,7 +103,7 @@ def _cheapest(layers: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> Spend
         elif cascade is None or cascade.outputs * channel.inputs > MAX_ENTRIES:
             cascade = channel
         else:
-            cascade = cascade.cascade(_bridge(layers[position - 1], layer, cascade, channel)).cascade(channel)
+            cascade = _joined(cascade, _bridge(layers[position - 1], layer, cascade), channel)
             product = Spend.of(cascade.epsilon, math.prod(shapes[position]))
             if product.per_record < best.per_record:
                 best = product
@@ -115,11 +116,16 @@ def _uniform_channel(layer: Any, shape: tuple[int, ...]) -> Channel | None:
     return layer.channel(shape) if uniform else None
 
 
-def _bridge(first: Any, second: Any, before: Channel, after: Channel) -> Channel:
-    """The deterministic channel from one layer's output symbols to the next one's input symbols."""
+def _bridge(first: Any, second: Any, before: Channel) -> tuple[int, ...]:
+    """Which input symbol of the next layer each output symbol of this one becomes."""
     symbols = torch.arange(before.outputs).reshape(-1, 1)
-    reached = second.quantize(first.decode(symbols)).flatten().tolist()
-    return Channel([[int(symbol == target) for symbol in range(after.inputs)] for target in reached])
+    return tuple(second.quantize(first.decode(symbols)).flatten().tolist())
+
+
+@lru_cache(maxsize=32)  # a model prices every call
+def _joined(before: Channel, bridge: tuple[int, ...], after: Channel) -> Channel:
+    step = Channel([[int(symbol == target) for symbol in range(after.inputs)] for target in bridge])
+    return before.cascade(step).cascade(after)
 
 
 def check_delta(delta: float) -> None:

@@ -116,7 +116,7 @@ class Channel:
         """exp(epsilon), exactly; None where a column holds both a zero and a non-zero."""
         return worst_ratio([(max(column), min(column)) for column in zip(*self.table(), strict=True)])
 
-    @property
+    @cached_property
     def epsilon(self) -> float:
         """The privacy loss of one symbol (natural log), never below the exact one; may be inf."""
         return log_up(self.epsilon_ratio)
@@ -234,6 +234,13 @@ class Cascade(Channel):
 
     Where the product is too large to write out (2**20 entries, or 2**24 multiplications), epsilon
     is the smaller of the two, which bounds it; ``log_prob`` then raises.
+
+    Args:
+        first: the channel that reads the input symbols.
+        second: the channel that reads the first one's output symbols.
+
+    Raises:
+        InvalidParameterError: ``second.inputs`` is not ``first.outputs``.
     """
 
     def __init__(self, first: Channel, second: Channel) -> None:

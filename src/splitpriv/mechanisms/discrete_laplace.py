@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from splitpriv._errors import InvalidParameterError
-from splitpriv._validation import message, positive
+from splitpriv._validation import choice, message, positive
 from splitpriv.mechanisms.channel import Channel, log_ratio, worst_ratio
 from splitpriv.mechanisms.inverse import InverseTable
 from splitpriv.mechanisms.randomness import Source
@@ -22,7 +22,6 @@ from splitpriv.mechanisms.rounding import exp_decimal, log_up, precise
 
 MAX_OUTPUTS = 4096
 MAX_LEVELS = 257
-_BITS = 64
 _VARIANCE_CHANGE = 0.01
 
 
@@ -45,9 +44,10 @@ class DiscreteLaplace(Channel):
         epsilon: the privacy loss asked for, per symbol (natural log), > 0.
         levels: odd number of grid points, 3 to 257; None takes the finest of 3, 5, 9, ..., 257
             whose range meets the 1 % within 4,096 outputs (3 where none does).
+        bits: 64, or 16 to make every random word enumerable (small grids only).
 
     Raises:
-        InvalidParameterError: a parameter is out of range, or epsilon cannot be met with 64 bits.
+        InvalidParameterError: a parameter is out of range, or epsilon cannot be met with this many bits.
 
     Attributes:
         reach: R, the largest output grid point.
@@ -64,19 +64,20 @@ class DiscreteLaplace(Channel):
         (5, 55, True)
     """
 
-    def __init__(self, *, epsilon: float, levels: int | None = None) -> None:
+    def __init__(self, *, epsilon: float, levels: int | None = None, bits: int = 64) -> None:
         self.asked = positive("DiscreteLaplace", "epsilon", epsilon)
         if levels is None:
             levels = _finest_levels(self.asked)
         if not isinstance(levels, int) or levels % 2 == 0 or not 3 <= levels <= MAX_LEVELS:
             constraint = f"an odd int in [3, {MAX_LEVELS}]"
             raise InvalidParameterError(message("DiscreteLaplace", "levels", constraint, levels))
+        self.bits: int = choice("DiscreteLaplace", "bits", bits, (16, 64))
         self.inputs = levels
         self.half = levels // 2
         self.reach = _reach(self.asked, levels)
         self.outputs = 2 * self.reach + 1
-        self.total = 1 << _BITS
-        self._tails, self._weights, ratio = _calibrate(self.asked, self.half, self.reach)
+        self.total = 1 << bits
+        self._tails, self._weights, ratio = _calibrate(self.asked, self.half, self.reach, bits)
         self._ratio = ratio
 
     @cached_property
@@ -100,7 +101,7 @@ class DiscreteLaplace(Channel):
     @cached_property
     def kernel(self) -> InverseTable:
         """Draws the noise, shifted by R + m so that it is never negative."""
-        return InverseTable([*self._weights[:0:-1], *self._weights], _BITS, first_bits=16)
+        return InverseTable([*self._weights[:0:-1], *self._weights], self.bits, first_bits=16)
 
     def _draw(self, symbols: npt.NDArray[Any], source: Source) -> npt.NDArray[Any]:
         return self.decide_output(symbols, self.kernel.draw(symbols.size, source))
@@ -173,11 +174,11 @@ def _finest_levels(epsilon: float) -> int:
 
 
 @lru_cache(maxsize=256)
-def _calibrate(asked: float, half: int, reach: int) -> tuple[list[int], list[int], Fraction]:
+def _calibrate(asked: float, half: int, reach: int, bits: int) -> tuple[list[int], list[int], Fraction]:
     """Integer tails and weights whose outward-rounded epsilon is at most ``asked``."""
     nominal = Fraction(asked)
     for attempt in range(64):
-        tails, weights = _integers(nominal, half, reach)
+        tails, weights = _integers(nominal, half, reach, bits)
         ratio = _grid_ratio(tails, weights, half, reach)
         realised = log_up(ratio)
         if ratio is not None and realised <= asked:
@@ -186,16 +187,16 @@ def _calibrate(asked: float, half: int, reach: int) -> tuple[list[int], list[int
         nominal -= excess * (1 + attempt) + Fraction(asked) / 2**52
         if nominal <= 0:
             break
-    constraint = f"one that a grid of {2 * half + 1} levels can meet with {_BITS} bits"
+    constraint = f"one that a grid of {2 * half + 1} levels can meet with {bits} bits"
     raise InvalidParameterError(message("DiscreteLaplace", "epsilon", constraint, asked))
 
 
-def _integers(nominal: Fraction, half: int, reach: int) -> tuple[list[int], list[int]]:
+def _integers(nominal: Fraction, half: int, reach: int, bits: int) -> tuple[list[int], list[int]]:
     """tails[k]: words whose noise is >= k. weights[n]: words whose noise is n (or -n)."""
     context = precise()
     decay = exp_decimal(-nominal / (2 * half))
     size = reach + half
-    tail = context.divide(1 << _BITS, context.add(1, decay))
+    tail = context.divide(1 << bits, context.add(1, decay))
     exact = []
     for _ in range(size):
         tail = context.multiply(tail, decay)
@@ -205,7 +206,7 @@ def _integers(nominal: Fraction, half: int, reach: int) -> tuple[list[int], list
     for k in range(size, 0, -1):
         # At least one word each: an output that one input alone can reach would cost infinity.
         floor = tails[k] = max(exact[k - 1], floor + 1)
-    tails[0] = (1 << _BITS) - tails[1]
+    tails[0] = (1 << bits) - tails[1]
     weights = [tails[k] - tails[k + 1] for k in range(size)] + [tails[size]]
     return tails, weights
 

@@ -213,5 +213,12 @@ def _place(home: int) -> bytes:
 
 
 def make_source(generator: int | torch.Generator | None) -> Source:
-    """The secure source for ``None``, a seeded one for an int or a ``torch.Generator``."""
+    """The secure source for ``None``, a seeded one for an int or a ``torch.Generator``.
+
+    Args:
+        generator: None to release data; an int in [0, 2**63) or a CPU ``torch.Generator`` for experiments.
+
+    Raises:
+        InvalidParameterError: ``generator`` is none of these.
+    """
     return SecureSource() if generator is None else SeededSource(generator)

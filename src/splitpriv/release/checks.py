@@ -1,0 +1,110 @@
+"""What the parts of a release must be to fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from splitpriv import _validation as check
+from splitpriv._errors import InvalidParameterError, NonFiniteError, ShapeError
+from splitpriv.release.claims import Claims, is_text
+from splitpriv.release.header import DTYPES
+from splitpriv.release.mapped import MappedRows
+from splitpriv.release.packing import bytes_for, check_packed
+
+Ids = Sequence[int] | Sequence[str] | Sequence[int | str] | Tensor
+
+
+def values(
+    owner: str,
+    table: Any,  # shape: (alphabet, *element), or None
+) -> Tensor | None:
+    """Return the decode table on the CPU: finite float32, one row for each of 2 to 2^32 symbols."""
+    if table is None:
+        return None
+    if not isinstance(table, Tensor) or table.dtype != torch.float32 or table.ndim < 1 or not table.numel():
+        got = described(table)
+        raise ShapeError(f"{owner}: values must be float32 of shape (alphabet, *element), or None, got {got}.")
+    if not 2 <= len(table) <= 1 << 32:
+        raise ShapeError(f"{owner}: values must have one row for each of 2 or more symbols, got {len(table)}.")
+    if not bool(torch.isfinite(table).all()):
+        raise NonFiniteError(f"{owner}: values must be finite, got NaN or infinity.")
+    return table.detach().cpu().contiguous()
+
+
+def payload(
+    owner: str,
+    packed: Any,  # shape: (records, bytes_per_record)
+    elements: int,
+    bits: int,
+    alphabet: int | None,
+) -> Tensor | MappedRows:
+    """Return the packed records, in memory or in a file, if they hold ``elements`` symbols each."""
+    size = bytes_for(elements, bits)
+    if isinstance(packed, Tensor):
+        packed = packed.detach().cpu().contiguous()
+    rows = packed.rows if isinstance(packed, MappedRows) else packed
+    if not (isinstance(packed, MappedRows) or (isinstance(packed, Tensor) and packed.dtype == torch.uint8)) or (
+        rows.ndim != 2 or len(rows) < 1 or rows.shape[1] != size
+    ):
+        got = described(packed)
+        raise ShapeError(f"{owner}: packed must be uint8 of shape (records, {size}), records >= 1, got {got}.")
+    check_packed(owner, rows.numpy() if isinstance(rows, Tensor) else rows, elements, bits, alphabet)
+    return packed
+
+
+def labels(
+    owner: str,
+    given: Any,  # shape: (records, *label), or None
+    records: int,
+) -> Tensor | None:
+    """Return the labels on the CPU, if there is one per record, of a dtype that a file can hold."""
+    if given is None:
+        return None
+    if not isinstance(given, Tensor) or given.dtype not in DTYPES.values():
+        known = ", ".join(str(dtype) for dtype in DTYPES.values())
+        raise ShapeError(f"{owner}: labels must be a tensor of one of {known}, got {described(given)}.")
+    if given.ndim < 1 or len(given) != records or not given.numel():
+        raise ShapeError(f"{owner}: labels must have shape ({records}, *label), got {described(given)}.")
+    return given.detach().cpu().contiguous()
+
+
+def ids(owner: str, given: Ids | None, records: int) -> Tensor | list[str] | None:
+    """Return one id per record: an int64 tensor, or a list of strings that a file can hold."""
+    if given is None:
+        return None
+    listed: list[Any] = given.tolist() if isinstance(given, Tensor) else list(given)
+    if len(listed) != records:
+        raise InvalidParameterError(f"{owner}: ids must be {records}, one per record, got {len(listed)}.")
+    if all(isinstance(name, str) and name and is_text(name) for name in listed):
+        return listed
+    if all(_is_int64(number) for number in listed):
+        return torch.tensor(listed, dtype=torch.int64, device="cpu")
+    raise InvalidParameterError(
+        f"{owner}: ids must be all non-empty strings (Unicode text) or all 64-bit integers, got another kind or a mix."
+    )
+
+
+def claims(owner: str, stated: Any, given_labels: Tensor | None) -> Claims:
+    """Return the claims, if they say something of labels exactly where there are some."""
+    if not isinstance(stated, Claims):
+        raise InvalidParameterError(check.message(owner, "claims", "a Claims", stated))
+    if (stated.labels == "none") != (given_labels is None):
+        fix = "Say what labels are: public (epsilon does not cover them), or private (they cost ∞)."
+        constraint = '"none" exactly where there are no labels'
+        raise InvalidParameterError(check.message(owner, "claims.labels", constraint, stated.labels, fix))
+    return stated
+
+
+def described(value: Any) -> str:
+    """A tensor's dtype and shape, or another value's type."""
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _is_int64(value: Any) -> bool:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return whole and -(1 << 63) <= int(value) < 1 << 63

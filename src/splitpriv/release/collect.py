@@ -1,0 +1,75 @@
+"""Batches of symbols and labels, gathered in the memory of what they are packed into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from splitpriv._errors import ShapeError
+from splitpriv.release.checks import described
+from splitpriv.release.packing import bits_for, pack_array, pack_floats, symbol_array
+
+_OWNER = "Release.from_batches"
+
+
+def collect(
+    batches: Iterable[tuple[Tensor, Tensor | None]],  # shapes: (batch, *symbol), (batch, *label)
+    alphabet: int | None,
+) -> tuple[Tensor, tuple[int, ...], Tensor | None]:
+    """Pack batch after batch.
+
+    Returns:
+        Packed records (records, bytes_per_record), the symbol shape, labels (records, *label).
+
+    Raises:
+        ShapeError: a batch differs from the first one in shape or dtype, holds a symbol outside the
+            alphabet, or there is none.
+        NonFiniteError: NaN or infinity in float32 symbols.
+    """
+    packed, labels, shape = bytearray(), _Labels(), None
+    records = 0
+    for symbols, given in batches:
+        array = symbol_array(_OWNER, symbols)
+        if shape not in (None, tuple(symbols.shape[1:])):
+            raise ShapeError(f"{_OWNER}: symbols must have shape (batch, *{shape}), got {described(symbols)}.")
+        shape = tuple(symbols.shape[1:])
+        if alphabet is None:
+            rows = pack_floats(_OWNER, array)
+        else:
+            rows = pack_array(_OWNER, array, bits_for(alphabet), alphabet)
+        labels.add(given, len(array))
+        # A bytearray grows in place: no list of batches that is joined, and so doubled, in the end.
+        packed += rows.data
+        records += len(array)
+    if shape is None or not records:
+        raise ShapeError(f"{_OWNER}: batches must hold at least one record, got none.")
+    return torch.frombuffer(packed, dtype=torch.uint8).reshape(records, -1), shape, labels.joined(records)
+
+
+class _Labels:
+    """Labels of any dtype and shape, as bytes until they are all there."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._kind: tuple[torch.dtype, tuple[int, ...]] | None = None
+        self._started = False
+
+    def add(self, given: Tensor | None, records: int) -> None:
+        kind = None
+        if given is not None:
+            if not isinstance(given, Tensor) or given.ndim < 1 or len(given) != records or 0 in given.shape[1:]:
+                raise ShapeError(f"{_OWNER}: labels must have shape ({records}, *label), got {described(given)}.")
+            kind = (given.dtype, tuple(given.shape[1:]))
+            self._bytes += given.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        if self._started and kind != self._kind:
+            got = f"{self._kind} first and {kind} later"
+            raise ShapeError(f"{_OWNER}: labels must be alike in all batches, got {got} (dtype, shape).")
+        self._kind, self._started = kind, True
+
+    def joined(self, records: int) -> Tensor | None:
+        if self._kind is None:
+            return None
+        dtype, shape = self._kind
+        return torch.frombuffer(self._bytes, dtype=dtype).reshape(records, *shape)

@@ -1,0 +1,34 @@
+"""The words in which a release shows every claim."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from splitpriv.release.dataset import Release
+
+_LABELS = {"none": "none", "public": "public, not covered by ε", "private": "private and unprotected: ε ∞"}
+
+
+def describe(release: Release) -> str:
+    """The ``repr`` of a release: its size on the wire, its cost, and what qualifies it."""
+    claims = release.claims
+    width = "float32" if release.alphabet is None else f"{release.bits} bit" + "s" * (release.bits > 1)
+    size = f"{len(release):,} records × {release.bytes_per_record:,} bytes = {release.nbytes:,} bytes"
+    lines = [
+        f"{size} " + ("in memory" if release.path is None else f"in {release.path!r}"),
+        f"symbols {release.symbol_shape} of {width}, features {release.feature_shape}",
+        str(claims),
+        f"layers: {', '.join(_one_line(layer) for layer in claims.layers) or 'none'}",
+        f"labels: {_LABELS[claims.labels]}",
+        f"edge: {claims.edge_data} data, {'joint training' if claims.joint else 'frozen'}",
+        f"noise: {'secure' if claims.secure else 'not secure'}",
+    ]
+    if claims.simulated:
+        lines.append("simulated: charged to no ledger")
+    lines += [f"note: {_one_line(note)}" for note in claims.notes]
+    return "Release(\n  " + "\n  ".join(lines) + "\n)"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

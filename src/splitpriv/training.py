@@ -1,0 +1,190 @@
+"""A small training loop for the server's half."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from splitpriv import _validation as check
+from splitpriv._errors import InvalidParameterError, NonFiniteError
+from splitpriv.release import Release
+
+
+@dataclass(frozen=True)
+class History:
+    """What :func:`fit` saw, one entry per epoch.
+
+    Attributes:
+        loss: mean training loss.
+        validation_loss: mean loss on the validation release; empty without one.
+        validation_accuracy: share of validation records whose largest output is their label;
+            empty without a validation release or with labels that are not classes.
+    """
+
+    loss: tuple[float, ...]
+    validation_loss: tuple[float, ...] = ()
+    validation_accuracy: tuple[float, ...] = ()
+
+
+def fit(
+    server: nn.Module,
+    release: Release,
+    *,
+    epochs: int = 20,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    weight_decay: float = 0.0,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    validation: Release | None = None,
+    device: torch.device | str | None = None,
+    seed: int | None = None,
+    progress: bool = True,
+) -> History:
+    """Train the server on what crossed the cut (Adam, shuffled mini-batches).
+
+    Post-processing: it costs no privacy, however many epochs it takes. For those who have no
+    loop of their own; a ``Release`` is a ``torch.utils.data.Dataset`` and fits any other.
+
+    Args:
+        server: the model's second half, from released features ``(batch, *feature)`` to outputs.
+        release: labelled records that crossed the cut.
+        epochs: passes over the release, >= 1.
+        batch_size: records per step, >= 1.
+        lr: learning rate, > 0.
+        weight_decay: decoupled weight decay (AdamW), >= 0.
+        loss: ``loss(outputs, labels)``; by default cross-entropy for integer labels, mean squared
+            error for floating-point ones.
+        validation: a second labelled release, evaluated after each epoch.
+        device: where to train; None for where the server's parameters are. The server stays there.
+        seed: order of the records; None for a new order each time.
+        progress: show a progress bar.
+
+    Returns:
+        The losses, by epoch.
+
+    Raises:
+        InvalidParameterError: a parameter is out of range, a release has no labels or no
+            records, or the server has nothing to train.
+        NonFiniteError: the loss became NaN or infinite; the server is then not usable.
+    """
+    check.integer("fit", "epochs", epochs, 1)
+    check.integer("fit", "batch_size", batch_size, 1)
+    check.positive("fit", "lr", lr)
+    if check.finite("fit", "weight_decay", weight_decay) < 0:
+        raise InvalidParameterError(check.message("fit", "weight_decay", ">= 0", weight_decay))
+    _labelled("release", release)
+    if validation is not None:
+        _labelled("validation", validation)
+    trained = [p for p in server.parameters() if p.requires_grad]
+    if not trained:
+        raise InvalidParameterError("fit: server must have parameters that require grad, got none.")
+    home = trained[0].device if device is None else torch.device(device)
+    server.to(home)
+    criterion = loss or _default_loss
+    optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay)
+    order = torch.Generator()
+    order.manual_seed(seed) if seed is not None else order.seed()
+    was_training = server.training
+    losses, seen = [], []
+    try:
+        bar = tqdm(range(epochs), desc="fit", unit="epoch", disable=not progress)
+        for epoch in bar:
+            server.train()
+            losses.append(_epoch(server, release, criterion, optimizer, batch_size, order, home, epoch))
+            bar.set_postfix(loss=f"{losses[-1]:.4f}")
+            if validation is not None:
+                seen.append(evaluate(server, validation, loss=criterion, batch_size=batch_size))
+    finally:
+        server.train(was_training)
+    accuracies = tuple(accuracy for _, accuracy in seen if accuracy is not None)
+    return History(tuple(losses), tuple(value for value, _ in seen), accuracies)
+
+
+def evaluate(
+    server: nn.Module,
+    release: Release,
+    *,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    batch_size: int = 1024,
+) -> tuple[float, float | None]:
+    """Mean loss, and accuracy where labels are classes (else None), of the server on a release.
+
+    Args:
+        server: the model's second half; evaluated in eval mode, its mode is restored.
+        release: labelled records that crossed the cut.
+        loss: as in :func:`fit`.
+        batch_size: records per step, >= 1.
+
+    Raises:
+        InvalidParameterError: the release has no labels or no records.
+    """
+    check.integer("evaluate", "batch_size", batch_size, 1)
+    _labelled("release", release, "evaluate")
+    criterion = loss or _default_loss
+    parameter = next(server.parameters(), None)
+    home = torch.device("cpu") if parameter is None else parameter.device
+    was_training = server.training
+    server.eval()
+    total, right, classes = 0.0, 0, True
+    try:
+        with torch.no_grad():
+            for indices in torch.split(torch.arange(len(release)), batch_size):
+                features, labels = _batch(release, indices, home)
+                outputs = server(features)
+                total += float(criterion(outputs, labels)) * len(indices)
+                classes = classes and not labels.is_floating_point() and outputs.ndim == 2
+                if classes:
+                    right += int((outputs.argmax(1) == labels).sum())
+    finally:
+        server.train(was_training)
+    return total / len(release), right / len(release) if classes else None
+
+
+def _epoch(
+    server: nn.Module,
+    release: Release,
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    batch_size: int,
+    order: torch.Generator,
+    home: torch.device,
+    epoch: int,
+) -> float:
+    total = 0.0
+    for indices in torch.split(torch.randperm(len(release), generator=order), batch_size):
+        if len(indices) == 1 and len(release) > 1:
+            continue  # BatchNorm cannot train on a single record
+        features, labels = _batch(release, indices, home)
+        value = criterion(server(features), labels)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += float(value.detach()) * len(indices)
+    if not math.isfinite(total):
+        fix = "Lower lr, or normalise the features."
+        raise NonFiniteError(f"fit: loss must stay finite, got loss={total} in epoch {epoch}. {fix}")
+    return total / len(release)
+
+
+def _batch(release: Release, indices: Tensor, home: torch.device) -> tuple[Tensor, Tensor]:
+    features, labels = release.batch(indices)
+    assert labels is not None
+    return features.to(home), labels.to(home)
+
+
+def _default_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    if labels.is_floating_point():
+        return F.mse_loss(outputs.reshape(labels.shape), labels.to(outputs.dtype))
+    return F.cross_entropy(outputs, labels.long())
+
+
+def _labelled(name: str, release: Release, owner: str = "fit") -> None:
+    if not len(release) or release.labels is None:
+        fix = 'Release (features, label) records from a SplitModel with labels="public" or "private".'
+        raise InvalidParameterError(check.message(owner, name, "a non-empty release with labels", release, fix))

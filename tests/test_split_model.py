@@ -1,0 +1,263 @@
+"""SplitModel: composed, frozen, priced, charged."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from splitpriv import (
+    BudgetExceeded,
+    InvalidParameterError,
+    LaplaceLDP,
+    LocalPretrainedEncoder,
+    NonFiniteError,
+    PrivacyError,
+    PrivacyWarning,
+    RandomResponseLDP,
+    RandomVectorMask,
+    ShapeError,
+    SplitModel,
+    accounting,
+)
+from splitpriv.accounting import Ledger, epsilon_total
+
+
+def rr(epsilon: float = 2.0) -> RandomResponseLDP:
+    return RandomResponseLDP(epsilon=epsilon)
+
+
+def make(cut: object = None, **options: object) -> SplitModel:
+    torch.manual_seed(0)
+    edge = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.ReLU())
+    return SplitModel(edge, nn.Linear(8, 3), rr() if cut is None else cut, **options)  # type: ignore[arg-type]
+
+
+def x(n: int = 5) -> Tensor:
+    return torch.randn(n, 6, generator=torch.Generator().manual_seed(n))
+
+
+def test_forward_is_server_of_cut_of_edge() -> None:
+    torch.manual_seed(0)
+    edge, server = nn.Linear(6, 8), nn.Linear(8, 3)
+    with pytest.warns(PrivacyWarning, match="released with epsilon infinite: no mechanism at the cut"):
+        assert torch.equal(SplitModel(edge, server)(x()), server(edge(x())))
+    mask = RandomVectorMask()
+    with pytest.warns(PrivacyWarning):
+        assert torch.equal(SplitModel(edge, server, cut=mask)(x()), server(mask(edge(x()))))
+
+
+def test_it_is_an_ordinary_module() -> None:
+    model = make()
+    assert [name for name, _ in model.named_children()] == ["edge", "cut", "server"]
+    twin = make()
+    twin.load_state_dict(model.state_dict())
+    assert model.to(torch.float64)(x().double()).dtype == torch.float64
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other.spend() == model.spend()
+    assert len(list(model.parameters())) == 4
+
+
+def test_a_frozen_edge_stays_in_eval_mode_without_gradients() -> None:
+    model = make().train()
+    assert not model.edge.training
+    assert not any(module.training for module in model.edge.modules())
+    assert model.server.training
+    assert not any(p.requires_grad for p in model.edge.parameters())
+    model(x()).sum().backward()
+    assert all(p.grad is None for p in model.edge.parameters())
+    assert all(p.grad is not None for p in model.server.parameters())
+
+
+def test_joint_training_moves_the_edge() -> None:
+    model = make(LaplaceLDP(epsilon=2.0, sensitivity=8.0), joint=True).train()
+    assert model.edge.training
+    model(x()).sum().backward()
+    assert any((p.grad != 0).any() for p in model.edge.parameters())
+
+
+def test_what_it_says() -> None:
+    model = make(labels="public")
+    assert "ε per record: unknown before the first use; edge: frozen, public data" in repr(model)
+    model(x())
+    assert "ε 2 per element × 8 = 16 per record; edge: frozen, public data; labels: public (ε covers" in repr(model)
+    assert "joint training" in repr(make(joint=True))
+    assert "ε ∞ per record" in repr(SplitModel(nn.Identity(), nn.Identity()))
+    assert "labels: private, unprotected (ε ∞)" in repr(make(labels="private"))
+
+
+def test_shape_is_known_at_once_with_an_example() -> None:
+    whole = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    model = SplitModel.from_model(whole, at="1", cut=rr(), example_input=x(2), labels="public")
+    assert model.feature_shape == (8,)
+    assert epsilon_total(model) == 16.0
+    assert epsilon_total() == 0.0  # the example has not crossed
+    with pytest.raises(PrivacyError, match="SplitModel: shape must be known to price a record"):
+        make().spend()
+    assert epsilon_total(make(), shape=(8,)) == 16.0
+
+
+def test_every_call_is_charged_in_train_and_eval_alike() -> None:
+    model = make()
+    model.train()(x())
+    assert epsilon_total() == 16.0
+    with pytest.warns(PrivacyWarning, match=r"use model.release\(...\) once"):
+        model.eval()(x())
+    assert epsilon_total() == 32.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # warned once
+        model(x())
+
+
+def test_bare_layers_never_charge() -> None:
+    rr()(x())
+    assert epsilon_total() == 0.0
+
+
+def test_ids_tell_records_apart() -> None:
+    model = make()
+    model(x(3), ids=["a", "b", "c"])
+    model(x(2), ids=["c", "d"])
+    assert epsilon_total() == 32.0
+    with pytest.raises(InvalidParameterError, match="ids must be 3 ids, one per record"):
+        model(x(3), ids=["a"])
+
+
+def test_a_limit_refuses_before_anything_is_drawn() -> None:
+    model = make(RandomResponseLDP(epsilon=2.0, generator=1))
+    reference = RandomResponseLDP(epsilon=2.0, generator=1)
+    with Ledger(limit=10.0), pytest.raises(BudgetExceeded, match="limit=10 with 0 spent and 16 asked"):
+        model(x())
+    assert epsilon_total() == 0.0
+    features = model.edge(x())
+    assert torch.equal(model.cut[0].encode(features), reference.encode(features))  # its stream is untouched
+
+
+def test_simulation_charges_nothing() -> None:
+    model = make()
+    with accounting.simulation():
+        for _ in range(3):
+            model(x())
+    assert epsilon_total() == 0.0
+
+
+def test_several_layers_cost_what_the_chain_costs() -> None:
+    model = make([RandomVectorMask(), rr(1.0), rr(1.0)])
+    model(x())
+    assert model.spend().per_record < 8.0
+    assert epsilon_total() == epsilon_total(model) == accounting.price(list(model.cut), (8,)).per_record()
+    assert isinstance(make(nn.Sequential(rr(), rr())).cut[1], RandomResponseLDP)
+
+
+def test_a_private_edge_is_infinite_until_the_number_of_records_is_known() -> None:
+    assert epsilon_total(make(edge_data="private"), shape=(8,)) == math.inf
+    model = make(edge_data="private", edge_records=10)
+    assert epsilon_total(model, shape=(8,)) == 160.0
+    model(x(3), ids=["a", "b", "c"])
+    assert epsilon_total() == 160.0
+    model(x(3), ids=["d", "e", "f"])  # whoever the edge learned from pays for these rows too
+    assert epsilon_total() == 320.0
+    assert "the edge was fitted on 10 private records" in model.price().notes[0]
+
+
+def test_an_encoder_fitted_on_private_records_costs_its_records() -> None:
+    encoder = LocalPretrainedEncoder((8,), 4, nonce=b"sixteen bytes at least")
+    records = torch.randn(20, 8), torch.arange(20) % 2
+    encoder.fit(records, epochs=1, seed=0, progress=False)
+    model = make([encoder, rr(1.0)])
+    assert epsilon_total(model, shape=(8,)) == 20 * 4.0
+
+
+def test_in_joint_mode_a_record_pays_for_all_rows_after_its_first_gradient() -> None:
+    model = make(rr(1.0), joint=True).train()  # 8 per record and row
+    model(x(4))
+    assert epsilon_total() == 8.0  # before any gradient: its own row
+    model(x(4))
+    assert epsilon_total() == 8.0 + 4 * 8.0
+    with torch.no_grad():
+        model.eval()(x(2))
+    assert epsilon_total() == 8.0 + 4 * 8.0 + 2 * 8.0
+    twin = make(rr(1.0), joint=True)
+    twin.load_state_dict(model.state_dict())
+    assert bool(twin.edge_learned)
+
+
+def test_joint_mode_that_never_learned_costs_one_row() -> None:
+    model = make(rr(1.0), joint=True)
+    with torch.no_grad():
+        model(x(4))
+        model(x(4))
+    assert epsilon_total() == 16.0
+
+
+class BatchNormed(nn.Sequential):
+    def __init__(self, **options: bool) -> None:
+        super().__init__(nn.Linear(6, 8), nn.BatchNorm1d(8, **options))
+
+
+def test_batch_statistics_on_the_edge_are_refused() -> None:
+    SplitModel(BatchNormed(), nn.Linear(8, 3), cut=rr()).train()(x())  # frozen: eval mode, running statistics
+    joint = SplitModel(BatchNormed(), nn.Linear(8, 3), cut=rr(), joint=True)
+    with pytest.raises(PrivacyError, match=r"edge must not normalise over the batch, got BatchNorm '1' using batch"):
+        joint.train()(x())
+    joint.edge.eval()
+    joint(x())
+    without = SplitModel(BatchNormed(track_running_stats=False), nn.Linear(8, 3), cut=rr())
+    with pytest.raises(PrivacyError, match="ties records together"):
+        without(x())
+    with pytest.raises(PrivacyError, match="ties records together"):
+        without.release(x(), progress=False)
+
+
+def test_errors_name_the_layer() -> None:
+    model = make([rr(), RandomResponseLDP(epsilon=1.0, threshold=torch.zeros(3))])
+    with pytest.raises(ShapeError, match=r"SplitModel: cut\[1\] failed on features of shape \(5, 8\): RandomResponse"):
+        model(x())
+    with pytest.raises(NonFiniteError, match="SplitModel: features must be finite"):
+        make()(x() / 0)
+
+
+def test_an_edge_must_return_one_row_per_record() -> None:
+    with pytest.raises(ShapeError, match="features must have shape"):
+        SplitModel(nn.Flatten(0), nn.Identity(), cut=rr())(x())
+    with pytest.raises(ShapeError, match="edge must return one row per record, got 10 rows for 5 records"):
+        SplitModel(Folded(), nn.Identity(), cut=rr())(x())
+
+
+class Folded(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(2 * len(x), -1)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"joint": "yes"}, "joint must be True or False"),
+        ({"edge_data": "secret"}, "edge_data must be 'public' or 'private', got edge_data='secret'"),
+        ({"labels": "yes"}, "labels must be 'public' or 'private' or None, got labels='yes'. Say what labels"),
+        ({"edge_records": 5}, "edge_records must be None with a public edge, got edge_records=5. Declare"),
+        ({"edge_data": "private", "edge_records": 0}, "edge_records must be an integer >= 1"),
+        ({"cut": nn.ReLU()}, r"cut\[0\] must be a privacy layer .*got cut\[0\]='ReLU'. It lacks encode, decode"),
+        ({"cut": [rr(), nn.Identity()]}, r"cut\[1\] must be a privacy layer"),
+        ({"edge": lambda x: x}, "edge must be an nn.Module"),
+        ({"server": None}, "server must be an nn.Module, got server=None"),
+    ],
+)
+def test_bad_arguments(options: dict[str, object], text: str) -> None:
+    arguments: dict[str, object] = {"edge": nn.Identity(), "server": nn.Identity(), **options}
+    with pytest.raises(InvalidParameterError, match=text):
+        SplitModel(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # torch's own
+def test_under_torch_compile() -> None:
+    torch._dynamo.reset()
+    model = make()
+    compiled = torch.compile(model, backend="eager")
+    assert compiled(x(), ids=list(range(5))).shape == (5, 3)
+    assert epsilon_total() == 16.0

@@ -1,0 +1,103 @@
+"""The training loop for the server."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from splitpriv import InvalidParameterError, NonFiniteError, RandomResponseLDP, Release, SplitModel, accounting
+from splitpriv.training import evaluate, fit
+
+X = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+Y = (X[:, 0] > 0).long()
+
+
+def released(y: torch.Tensor | None = Y, n: int = 200) -> Release:
+    model = SplitModel(nn.Identity(), nn.Identity(), RandomResponseLDP(epsilon=8.0, generator=1), labels="public")
+    with accounting.simulation():
+        return model.release(X[:n] if y is None else (X[:n], y[:n]), progress=False)
+
+
+def server(outputs: int = 2) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, outputs))
+
+
+def test_it_learns_and_says_so() -> None:
+    model, release = server(), released()
+    history = fit(model, release, epochs=30, lr=1e-2, validation=release, seed=0, progress=False)
+    assert history.loss[-1] < 0.2 < history.loss[0]
+    assert history.validation_accuracy[-1] > 0.97
+    assert len(history.validation_loss) == 30
+    loss, accuracy = evaluate(model, release)
+    assert accuracy == history.validation_accuracy[-1]
+    assert loss == pytest.approx(history.validation_loss[-1], rel=1e-5)
+
+
+def test_a_seed_repeats_the_order() -> None:
+    release = released()
+    first, second = (fit(server(), release, epochs=2, seed=3, progress=False) for _ in range(2))
+    assert first == second
+
+
+def test_training_costs_nothing() -> None:
+    fit(server(), released(), epochs=3, progress=False)
+    assert accounting.epsilon_total() == 0.0
+
+
+def test_modes_and_frozen_parameters_are_left_alone() -> None:
+    model = server().eval()
+    model[0].requires_grad_(False)
+    before = model[0].weight.clone()
+    fit(model, released(), epochs=2, progress=False)
+    assert not model.training
+    assert torch.equal(model[0].weight, before)
+
+
+def test_regression_and_losses_of_ones_own() -> None:
+    release = released(X[:, 1])
+    history = fit(server(1), release, epochs=3, validation=release, progress=False)
+    assert history.validation_accuracy == ()
+    assert evaluate(server(1), release)[1] is None
+    custom = fit(server(1), release, epochs=1, loss=lambda out, y: (out[:, 0] - y).abs().mean(), progress=False)
+    assert custom.loss[0] > 0
+
+
+def test_a_last_batch_of_one_record_is_no_trouble_for_batch_norm() -> None:
+    fit(server(), released(n=129), epochs=1, batch_size=128, progress=False)
+
+
+def test_divergence_is_an_error() -> None:
+    with pytest.raises(NonFiniteError, match=r"got loss=nan in epoch 0\. Lower lr"):
+        fit(server(), released(), epochs=1, loss=lambda out, y: out.sum() * math.nan, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"epochs": 0}, "epochs must be an integer >= 1"),
+        ({"batch_size": 1.5}, "batch_size must be an integer >= 1"),
+        ({"lr": 0.0}, "lr must be finite and > 0"),
+        ({"weight_decay": -1.0}, "weight_decay must be >= 0"),
+        ({"weight_decay": math.nan}, "weight_decay must be a finite number"),
+    ],
+)
+def test_bad_arguments(options: dict[str, object], text: str) -> None:
+    with pytest.raises(InvalidParameterError, match=text):
+        fit(server(), released(), **options)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_trained_is_refused() -> None:
+    with pytest.raises(InvalidParameterError, match="release must be a non-empty release with labels"):
+        fit(server(), released(None))
+    with pytest.raises(InvalidParameterError, match="validation must be a non-empty release with labels"):
+        fit(server(), released(), validation=released(None))
+    with pytest.raises(InvalidParameterError, match="server must have parameters that require grad"):
+        fit(nn.Identity(), released())
+    with pytest.raises(InvalidParameterError, match="evaluate: batch_size must be an integer >= 1"):
+        evaluate(server(), released(), batch_size=0)
+    with pytest.raises(InvalidParameterError, match="evaluate: release must be a non-empty"):
+        evaluate(server(), released(None))
