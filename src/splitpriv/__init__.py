@@ -1,6 +1,6 @@
 """Privacy-preserving layers for split learning, with an exact epsilon."""
 
-from splitpriv import accounting, layers, mechanisms, release
+from splitpriv import accounting, cutting, layers, mechanisms, release
 from splitpriv._errors import (
     BudgetExceeded,
     CutError,
@@ -13,6 +13,7 @@ from splitpriv._errors import (
     SplitPrivError,
 )
 from splitpriv._version import __version__
+from splitpriv.cutting import split, valid_cuts
 from splitpriv.layers import (
     LaplaceLDP,
     LocalPretrainedEncoder,
@@ -22,7 +23,6 @@ from splitpriv.layers import (
     ReluSanitizer,
 )
 from splitpriv.release import Claims, Release
-from splitpriv.split import split, valid_cuts
 from splitpriv.split_model import SplitModel
 from splitpriv.training import History, evaluate, fit
 
@@ -48,6 +48,7 @@ __all__ = [
     "SplitPrivError",
     "__version__",
     "accounting",
+    "cutting",
     "evaluate",
     "fit",
     "layers",

@@ -53,11 +53,12 @@ def release_records(
                 )
             checks.labels("release", labels, len(features))
             values = _decode_table(model)
-            claims = _charged(model, records.count, ids, dataset, labels is not None)
-            bar = tqdm(total=records.count, desc="release", unit="record", disable=not progress)
-            drawn = _symbols(model, chain([(features, labels)], batches), bar)
-            with bar:
-                return Release.from_batches(drawn, values=values, claims=claims, ids=ids)
+            epsilon = _charge(model, records.count, ids, dataset, labels is not None)
+            with tqdm(total=records.count, desc="release", unit="record", disable=not progress) as bar:
+                drawn = _symbols(model, chain([(features, labels)], batches), bar)
+                first = next(drawn)  # from here on every layer knows its shape, and says what a record pays
+                claims = _claims(model, epsilon, labels is not None)
+                return Release.from_batches(chain([first], drawn), values=values, claims=claims, ids=ids)
     finally:
         for module, mode in modes:
             module.training = mode
@@ -83,19 +84,20 @@ def _features(model: SplitModel, records: Records) -> Iterator[tuple[Tensor, Ten
         yield model._features(x if parameter is None else x.to(parameter.device)), labels
 
 
-def _charged(model: SplitModel, rows: int, ids: list[str | int] | None, dataset: str, labelled: bool) -> Claims:
-    """Charge the ledgers in force, and state what the release costs."""
-    found = model.price()
-    private_labels = labelled and model.labels == "private"
+def _charge(model: SplitModel, rows: int, ids: list[str | int] | None, dataset: str, labelled: bool) -> float:
+    """Charge the ledgers in force; returns what the worst record pays."""
+    if labelled and model.labels == "private":
+        accounting.charge(math.inf, ids=ids, dataset=dataset)
+        return math.inf
     # Several rows of one id are several releases of that record.
     times = max(Counter(ids).values()) if ids else 1
-    if private_labels:
-        worst = math.inf
-        accounting.charge(worst, ids=ids, dataset=dataset)
-    else:
-        worst = scale_up(model._charge(rows, ids, dataset), times)
+    return scale_up(model._charge(rows, ids, dataset), times)
+
+
+def _claims(model: SplitModel, epsilon: float, labelled: bool) -> Claims:
+    found = model.price()
     notes = [*found.notes]
-    if private_labels:
+    if labelled and model.labels == "private":
         notes.append("labels travel unprotected")
     if model.joint:
         notes.append("the edge was trained jointly: its exported weights would be infinite")
@@ -104,7 +106,7 @@ def _charged(model: SplitModel, rows: int, ids: list[str | int] | None, dataset:
         per_use=found.spend.per_use,
         uses=found.spend.uses,
         per_record=found.spend.per_record,
-        epsilon=worst,
+        epsilon=epsilon,
         labels=(model.labels or "none") if labelled else "none",
         edge_data=model.edge_data,
         secure=all(getattr(layer, "secure", True) for layer in model.cut),

@@ -15,11 +15,11 @@ from splitpriv import _validation as check
 from splitpriv import accounting
 from splitpriv._errors import InvalidParameterError, PrivacyError, PrivacyWarning, ShapeError, SplitPrivError
 from splitpriv.accounting import Price, Spend, price
+from splitpriv.cutting import split
 from splitpriv.layers.compilation import eager
 from splitpriv.mechanisms.rounding import scale_up
 from splitpriv.release import Release
 from splitpriv.releasing import release_records
-from splitpriv.split import split
 
 RecordIds = Sequence[str | int]
 

@@ -1,5 +1,0 @@
-"""Cutting a model in two by the name of one of its modules."""
-
-from splitpriv.split.cut import split, valid_cuts
-
-__all__ = ["split", "valid_cuts"]
