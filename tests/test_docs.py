@@ -198,7 +198,8 @@ def test_the_layer_of_the_guide_is_a_layer_like_the_others(own_layer: Any) -> No
     assert (released.dtype, released.shape) == (torch.float64, features.shape)
     # Each of 2,000 draws keeps the position with probability > 0.998: fewer than 1,900 has one below 1e-80.
     assert int((released.argmax(1) == features.argmax(1)).sum()) >= 1900
-    released.backward(torch.ones_like(released) * 3)
+    model = sp.SplitModel(torch.nn.Identity(), torch.nn.Identity(), layer, joint=True)
+    model(features).backward(torch.ones_like(released) * 3)
     assert torch.equal(features.grad, torch.full_like(features, 3.0))
     symbols = layer.eval().encode(features)
     assert torch.equal(layer.decode(symbols).argmax(1), symbols.long())

@@ -26,14 +26,19 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "_version": (),
     "_errors": (),
     "_validation": ("_errors",),
+    "_modes": (),
     "mechanisms": BASE,
     "accounting": (*BASE, "mechanisms"),
     "layers": (*BASE, "mechanisms", "accounting.spend"),
-    "release": (*BASE, "accounting.spend"),
+    "release": (*BASE, "accounting.spend", "mechanisms.rounding"),
     "cutting": BASE,
-    "releasing": (*BASE, "mechanisms", "accounting", "release"),
-    "split_model": (*BASE, "mechanisms", "accounting", "layers.compilation", "release", "cutting", "releasing"),
-    "training": (*BASE, "release"),
+    "cut": (*BASE, "accounting", "layers.compilation", "layers.straight_through"),
+    "releasing": (*BASE, "_modes", "mechanisms.rounding", "accounting", "release"),
+    "split_model": (
+        *(*BASE, "_modes", "mechanisms.rounding", "accounting", "layers.compilation"),
+        *("release", "cut", "cutting", "releasing"),
+    ),
+    "training": (*BASE, "_modes", "release"),
 }
 # Imports for the type checker alone, which never run: (module, what it may name).
 FOR_TYPES = {("releasing", "split_model"), ("release.file", "release.dataset"), ("release.describe", "release.dataset")}

@@ -9,10 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
     DataLoader,
     Dataset,
     DistributedSampler,
     RandomSampler,
+    SequentialSampler,
     Subset,
     TensorDataset,
     WeightedRandomSampler,
@@ -36,6 +39,7 @@ from splitpriv.accounting import Ledger, Spend, epsilon_total
 
 X = torch.randn(30, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(30) % 3
+TENSORS = TensorDataset(X)
 
 
 def make(cut: object = None, labels: str | None = "public", **options: object) -> SplitModel:
@@ -56,8 +60,8 @@ class Pairs(Dataset[tuple[Tensor, int]]):
 
 @pytest.mark.parametrize(
     "data",
-    [(X, Y), [X, Y], TensorDataset(X, Y), Pairs(), Subset(Pairs(), range(30)), DataLoader(Pairs(), batch_size=7)],
-    ids=["pair", "list", "tensors", "dataset", "subset", "loader"],
+    [(X, Y), TensorDataset(X, Y), Pairs(), Subset(Pairs(), range(30)), DataLoader(Pairs(), batch_size=7)],
+    ids=["pair", "tensors", "dataset", "subset", "loader"],
 )
 def test_all_kinds_of_data(data: object) -> None:
     release = make().release(data, batch_size=8, progress=False)
@@ -207,12 +211,50 @@ def test_the_edge_runs_in_eval_mode() -> None:
         DataLoader(TensorDataset(X), sampler=WeightedRandomSampler(torch.ones(30), 30)),
         DataLoader(TensorDataset(X), batch_sampler=[[0, 1], [0, 1]]),
         DataLoader(TensorDataset(X), sampler=DistributedSampler(X, num_replicas=7, rank=0)),
+        DataLoader(TensorDataset(X), batch_sampler=BatchSampler(WeightedRandomSampler(torch.ones(30), 30), 3, False)),
+        DataLoader(TensorDataset(X), sampler=SequentialSampler(range(20))),
     ],
-    ids=["replacement", "repeated", "weighted", "batches", "distributed"],
+    ids=["replacement", "repeated", "weighted", "batches", "distributed", "inside", "part"],
 )
 def test_loaders_that_may_repeat_a_record_are_refused(loader: DataLoader[object]) -> None:
     with pytest.raises(PrivacyError, match="data must visit each record exactly once, got a DataLoader with"):
         make().release(loader, progress=False)
+
+
+def test_a_batch_sampler_says_itself_whether_it_shuffles() -> None:
+    data = TensorDataset(X, Y)
+    shuffled = DataLoader(data, batch_sampler=BatchSampler(RandomSampler(data), 4, drop_last=True))
+    with pytest.raises(InvalidParameterError, match="ids must follow the order of data"):
+        make().release(shuffled, ids=range(28), progress=False)
+    assert len(make().release(shuffled, progress=False)) == 28
+    plain = DataLoader(data, batch_sampler=BatchSampler(SequentialSampler(data), 4, drop_last=False))
+    assert torch.equal(make().release(plain, ids=range(30), progress=False).labels, Y)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        Subset(TensorDataset(X), [0, 1, 0]),
+        ConcatDataset([TENSORS, TENSORS]),
+        ConcatDataset([Subset(TENSORS, [1, 2]), Subset(Subset(TENSORS, [5, 2]), [1])]),
+        DataLoader(Subset(TENSORS, [3, 3])),
+    ],
+    ids=["subset", "concatenation", "nested", "loader"],
+)
+def test_a_record_that_is_there_twice_is_refused(data: object) -> None:
+    with pytest.raises(PrivacyError, match=r"data must hold each record once, got record . of one data set . times"):
+        make(labels=None).release(data, progress=False)
+    assert epsilon_total() == 0.0
+
+
+def test_different_records_of_nested_data_sets_are_fine() -> None:
+    data = ConcatDataset([Subset(TENSORS, [1, 2]), Subset(Subset(TENSORS, [5, 7]), [1]), TensorDataset(X)])
+    assert len(make(labels=None).release(data, progress=False)) == 33
+
+
+def test_a_list_of_tensors_is_a_list_of_records() -> None:
+    release = make().release([X[0], X[1]], progress=False)
+    assert (len(release), release.labels) == (2, None)
 
 
 def test_dropped_records_are_not_counted() -> None:
@@ -239,6 +281,8 @@ class Endless(Dataset[Tensor]):
         ("records", InvalidParameterError, "data must be a Dataset with a length.*got str"),
         ({"x": X}, InvalidParameterError, "data must be a Dataset"),
         (X[:0], InvalidParameterError, "data must hold at least one record"),
+        ((X, Y, Y), InvalidParameterError, "data must be two tensors where it is a tuple, got .Tensor, Tensor, Tensor"),
+        ([(X[0], "cat"), (X[1], "dog")], InvalidParameterError, "labels must be numbers or tensors, got str"),
         ((X, Y[:3]), InvalidParameterError, "data must have one label per record, got 30 records and 3 labels"),
         (TensorDataset(X, Y, Y), InvalidParameterError, "data must yield records or .record, label. pairs, got list"),
         (Endless(), PrivacyError, "data must yield 4 records as its length says, got more"),
@@ -299,6 +343,29 @@ def test_a_mechanism_without_a_decode_table_is_refused_before_the_charge() -> No
     with pytest.raises(InvalidParameterError, match="the last layer must offer decode_table, got Plain"):
         make(Plain()).release(X, progress=False)
     assert epsilon_total() == 0.0
+
+
+def test_features_of_another_shape_are_not_drawn() -> None:
+    model = SplitModel(nn.Identity(), nn.Identity(), RandomResponseLDP(epsilon=1.0))
+    with pytest.raises(ShapeError, match=r"features must have one shape in all batches, got \(9,\) after \(6,\)"):
+        model.release([X[0], torch.ones(9)], batch_size=1, progress=False)
+
+
+def test_private_labels_do_not_hide_what_tied_rows_cost() -> None:
+    model = make(labels="private", edge_data="private", edge_records=30)
+    with Ledger() as ledger:
+        model.release((X[:6], Y[:6]), ids=["a", "b", "c", "d", "e", "f"], progress=False)
+    assert ledger.spent("a") == math.inf
+    assert ledger.spent("z", "another set") >= 30 * 16.0
+
+
+def test_a_mechanism_that_does_not_say_counts_as_insecure() -> None:
+    class Silent(RandomResponseLDP):
+        secure = None  # type: ignore[assignment]
+
+    with accounting.simulation():
+        assert not make(Silent(epsilon=1.0)).release(X, progress=False).claims.secure
+        assert make(RandomVectorMask()).release(X, progress=False).claims.secure
 
 
 def test_progress_is_shown_when_asked(capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,7 +86,7 @@ def test_what_it_says() -> None:
     assert "ε per record: unknown before the first use; edge: frozen, public data" in repr(model)
     model(x())
     assert "ε 2 per element × 8 = 16 per record; edge: frozen, public data; labels: public (ε covers" in repr(model)
-    assert "joint training" in repr(make(joint=True))
+    assert "a record pays for every row after its first gradient" in repr(make(joint=True))
     assert "ε ∞ per record" in repr(SplitModel(nn.Identity(), nn.Identity()))
     assert "labels: private, unprotected (ε ∞)" in repr(make(labels="private"))
 
@@ -122,10 +122,15 @@ def test_bare_layers_never_charge() -> None:
 def test_ids_tell_records_apart() -> None:
     model = make()
     model(x(3), ids=["a", "b", "c"])
+    with pytest.warns(PrivacyWarning, match="every forward call is a release"):
+        model(x(2), ids=torch.tensor([2, 3]))
+    assert epsilon_total() == 16.0
     model(x(2), ids=["c", "d"])
     assert epsilon_total() == 32.0
-    with pytest.raises(InvalidParameterError, match="ids must be 3 ids, one per record"):
+    with pytest.raises(InvalidParameterError, match="SplitModel: ids must be 3, one per record, got 1"):
         model(x(3), ids=["a"])
+    with pytest.raises(InvalidParameterError, match="ids must be 3, one per record"):
+        model(x(3), ids="abc")  # type: ignore[arg-type]
 
 
 def test_a_limit_refuses_before_anything_is_drawn() -> None:
@@ -160,7 +165,8 @@ def test_a_private_edge_is_infinite_until_the_number_of_records_is_known() -> No
     assert epsilon_total(model, shape=(8,)) == 160.0
     model(x(3), ids=["a", "b", "c"])
     assert epsilon_total() == 160.0
-    model(x(3), ids=["d", "e", "f"])  # whoever the edge learned from pays for these rows too
+    with pytest.warns(PrivacyWarning):
+        model(x(3), ids=["d", "e", "f"])  # whoever the edge learned from pays for these rows too
     assert epsilon_total() == 320.0
     assert "the edge was fitted on 10 private records" in model.price().notes[0]
 
@@ -242,7 +248,9 @@ class Folded(nn.Module):
         ({"labels": "yes"}, "labels must be 'public' or 'private' or None, got labels='yes'. Say what labels"),
         ({"edge_records": 5}, "edge_records must be None with a public edge, got edge_records=5. Declare"),
         ({"edge_data": "private", "edge_records": 0}, "edge_records must be an integer >= 1"),
-        ({"cut": nn.ReLU()}, r"cut\[0\] must be a privacy layer .*got cut\[0\]='ReLU'. It lacks encode, decode"),
+        ({"cut": nn.ReLU()}, r"cut must be a privacy layer .*got cut=ReLU\(\). It lacks encode, decode"),
+        ({"cut": 5}, "cut must be a privacy layer .*got cut=5. It lacks"),
+        ({"cut": RandomResponseLDP}, "cut must be a privacy layer .*Pass an instance"),
         ({"cut": [rr(), nn.Identity()]}, r"cut\[1\] must be a privacy layer"),
         ({"edge": lambda x: x}, "edge must be an nn.Module"),
         ({"server": None}, "server must be an nn.Module, got server=None"),
@@ -261,3 +269,142 @@ def test_under_torch_compile() -> None:
     compiled = torch.compile(model, backend="eager")
     assert compiled(x(), ids=list(range(5))).shape == (5, 3)
     assert epsilon_total() == 16.0
+
+
+# Faults that an independent review found in an earlier draft; each stays caught.
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_a_cascade_runs_as_the_channel_that_was_priced_in_every_dtype(dtype: torch.dtype) -> None:
+    # In float32 0.7 lies outside the second interval, so all becomes 0 and the price is 0. In float64 it
+    # would lie inside; then something would cross for nothing.
+    first = LaplaceLDP(epsilon=2.0, sensitivity=1.4, levels=3, outside="clamp")
+    second = LaplaceLDP(epsilon=2.0, sensitivity=1.4, levels=3)
+    model = SplitModel(nn.Identity(), nn.Identity(), [first, second])
+    assert epsilon_total(model, shape=(2000,)) == 0.0
+    plus, minus = (torch.full((1, 2000), v, dtype=dtype) for v in (0.6, -0.6))
+    # Sums of 2,000 draws of noise with standard deviation below 1.4: 7 of theirs apart at most, if nothing
+    # crossed (failure probability below 1e-11); 2,000 * 0.5 apart, if it did.
+    with accounting.simulation():
+        apart = float(model(plus).double().sum() - model(minus).double().sum())
+    assert abs(apart) < 7 * 1.4 * math.sqrt(2 * 2000)
+
+
+def test_a_layer_that_changes_the_shape_unannounced_is_refused() -> None:
+    class Grow(RandomVectorMask):
+        def encode(self, features: Tensor) -> Tensor:
+            return features.repeat(1, 50).float()
+
+    class Fold(RandomVectorMask):
+        def encode(self, features: Tensor) -> Tensor:
+            return features.reshape(2 * len(features), -1).float()
+
+    with pytest.raises(
+        ShapeError, match=r"cut\[0\] must have the shape that was priced, got decode of shape \(5, 400\)"
+    ):
+        make([Grow(), rr()])(x())
+    with pytest.raises(ShapeError, match=r"got encode of shape \(10, 4\) for \(5, 4\)"):
+        make([Fold(), rr()])(x())
+
+
+def test_forward_of_a_layer_is_never_trusted() -> None:
+    class Quiet(RandomResponseLDP):
+        def forward(self, features: Tensor) -> Tensor:
+            return features
+
+    released = SplitModel(nn.Identity(), nn.Identity(), Quiet(epsilon=1.0))(x())
+    assert torch.isin(released, torch.tensor([0.0, 1.0])).all()
+
+
+def test_what_is_charged_is_what_this_call_releases() -> None:
+    model = SplitModel(nn.Identity(), nn.Identity(), rr(1.0))
+    features = torch.randn(3, 50)
+    model._feature_shape = (2,)  # as another thread may have left it
+    model(features)
+    assert epsilon_total() == 50.0
+
+
+def test_learning_under_simulation_is_not_forgotten() -> None:
+    model = make(rr(1.0), joint=True).train()
+    with accounting.simulation():
+        model(x(4)).sum().backward()
+    model(x(4))
+    assert epsilon_total() == 4 * 8.0
+
+
+def test_a_jointly_trained_edge_is_not_public_when_wrapped_again() -> None:
+    model = make(rr(1.0), joint=True).train()
+    model(x(4))
+    again = SplitModel(model.edge, model.server, rr(1.0))
+    assert epsilon_total(again, shape=(8,)) == math.inf
+    assert epsilon_total(SplitModel(copy.deepcopy(model.edge), nn.Identity(), rr(1.0)), shape=(8,)) == math.inf
+    known = SplitModel(model.edge, model.server, rr(1.0), edge_data="private", edge_records=4)
+    assert epsilon_total(known, shape=(8,)) == 32.0
+    resumed = SplitModel(model.edge, model.server, rr(1.0), joint=True)
+    assert bool(resumed.edge_learned)
+    with pytest.raises(AttributeError):
+        model.joint = False  # type: ignore[misc]
+
+
+def test_the_cut_is_frozen_and_watched_like_the_edge() -> None:
+    class Normed(RandomVectorMask):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(8, track_running_stats=False)
+
+    assert not make(rr()).train().cut.training
+    with pytest.raises(PrivacyError, match=r"cut must not normalise over the batch, got BatchNorm '0\.norm'"):
+        make([Normed(), rr()])(x())
+    edge = nn.Sequential(nn.Unflatten(1, (2, 3)), nn.InstanceNorm1d(2, track_running_stats=True))
+    running = SplitModel(edge, nn.Identity(), rr(), joint=True).train()
+    with pytest.raises(PrivacyError, match="edge must not normalise over the batch"):
+        running(x())
+
+
+def test_shared_weights_are_refused() -> None:
+    both = nn.Linear(6, 6)
+    with pytest.raises(InvalidParameterError, match=r"server must be free of the edge's tensors.*weight, bias"):
+        SplitModel(both, both, rr())
+
+
+def test_data_sets_are_named_in_forward_too() -> None:
+    model = make()
+    model(x(2), ids=[0, 1], dataset="train")
+    with pytest.warns(PrivacyWarning):
+        model(x(2), ids=[0, 1], dataset="test")
+    assert epsilon_total() == 16.0
+    model(x(2), ids=[0, 1])  # of no named set: may be the same records
+    assert epsilon_total() == 32.0
+
+
+def test_joint_training_needs_a_layer_that_keeps_the_shape() -> None:
+    class Pick(RandomResponseLDP):
+        def output_shape(self, shape: object) -> tuple[int, ...]:
+            return (3,)
+
+        def decode(self, symbols: Tensor) -> Tensor:
+            return super().decode(symbols)[:, :3]
+
+    model = SplitModel(nn.Linear(6, 8), nn.Linear(3, 2), Pick(epsilon=1.0), joint=True)
+    with pytest.raises(PrivacyError, match=r"cut\[0\] must keep the shape to train jointly, got Pick"):
+        model(x())
+
+
+def test_half_precision_holds_what_is_released() -> None:
+    layer = LaplaceLDP(epsilon=0.01, sensitivity=400.0)
+    for released in (layer(x(200).half()), SplitModel(nn.Identity(), nn.Identity(), layer)(x(200).half())):
+        assert released.dtype == torch.float16
+        assert torch.isfinite(released).all()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+def test_tracing_is_refused() -> None:
+    with pytest.raises(PrivacyError, match=r"features must not be traced by torch\.jit or exported"):
+        torch.jit.trace(rr(), torch.randn(2, 3))
+
+
+def test_a_bad_batch_does_not_spoil_the_repr() -> None:
+    model = SplitModel(nn.Identity(), nn.Identity(), [LocalPretrainedEncoder((4,), 4, nonce=b"0" * 16), rr()])
+    with pytest.raises(ShapeError):
+        model(torch.randn(2, 5))
+    assert "unknown before the first use" in repr(model)

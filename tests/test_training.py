@@ -70,6 +70,22 @@ def test_a_last_batch_of_one_record_is_no_trouble_for_batch_norm() -> None:
     fit(server(), released(n=129), epochs=1, batch_size=128, progress=False)
 
 
+def test_batches_of_one_record_train_too() -> None:
+    model = nn.Linear(4, 2)
+    before = model.weight.clone()
+    history = fit(model, released(n=5), epochs=1, batch_size=1, progress=False)
+    assert history.loss[0] > 0
+    assert not torch.equal(model.weight, before)
+
+
+def test_mixed_modes_are_restored_module_by_module() -> None:
+    model = server().train()
+    model[1].eval()
+    fit(model, released(), epochs=1, validation=released(), progress=False)
+    evaluate(model, released())
+    assert [module.training for module in model] == [True, False, True, True]
+
+
 def test_divergence_is_an_error() -> None:
     with pytest.raises(NonFiniteError, match=r"got loss=nan in epoch 0\. Lower lr"):
         fit(server(), released(), epochs=1, loss=lambda out, y: out.sum() * math.nan, progress=False)

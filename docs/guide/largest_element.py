@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,15 +77,12 @@ class LargestElement(nn.Module):
         """One use of the channel on the whole record, whatever its shape."""
         return Spend.of(self._channel.epsilon, 1)
 
-    @torch.compiler.disable
     def forward(
         self,
         features: Tensor,  # shape: (batch, elements)
     ) -> Tensor:  # shape: (batch, elements), dtype of features
-        """``decode(encode(features))``, with a straight-through gradient."""
-        released = self.decode(self.encode(features)).to(features.dtype)
-        straight: Tensor = _StraightThrough.apply(features, released)
-        return straight
+        """``decode(encode(features))``, for use outside a SplitModel."""
+        return self.decode(self.encode(features)).to(features.dtype)
 
     # Optional: looked up by name ---------------------------------------------------------------
 
@@ -107,19 +103,3 @@ class LargestElement(nn.Module):
         """Every claim on one line."""
         noise = "secure noise" if self.secure else f"noise from {self._source!r}"
         return f"{self.spend()}; largest of {self._channel.inputs} elements; {noise}"
-
-
-class _StraightThrough(torch.autograd.Function):
-    """Returns what was released, and passes its gradient on to the features.
-
-    ``features + (released - features).detach()`` would not do: its rounding error depends on the
-    features, and would be released with it.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, released: Tensor) -> Tensor:
-        return released.view_as(released)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0], None

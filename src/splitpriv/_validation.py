@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splitpriv._errors import InvalidParameterError, NonFiniteError, ShapeError
+from splitpriv._errors import InvalidParameterError, NonFiniteError, PrivacyError, ShapeError
 
 
 def message(owner: str, name: str, constraint: str, value: object, fix: str = "") -> str:
@@ -67,6 +67,8 @@ def features(
             f"{owner}: features must have shape (batch, *feature) with at least one feature dimension, "
             f"got shape={tuple(value.shape)}. A batch of scalars is (batch, 1)."
         )
+    if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+        raise PrivacyError(f"{owner}: features must not be traced by torch.jit or exported: noise would be frozen in.")
     if not bool(torch.isfinite(value).all()):
         raise NonFiniteError(
             f"{owner}: features must be finite, got NaN or infinity in shape={tuple(value.shape)}. "
@@ -78,7 +80,7 @@ def features(
 def feature_shape(owner: str, shape: Any) -> tuple[int, ...]:
     """Return ``shape`` as a tuple of positive ints: a feature shape without the batch."""
     try:
-        dims = tuple(int(d) for d in shape)
+        dims = () if isinstance(shape, (str, bytes)) else tuple(int(d) for d in shape)
     except (TypeError, ValueError):
         raise ShapeError(
             f"{owner}: shape must be a sequence of positive integers (no batch dimension), got shape={shape!r}."

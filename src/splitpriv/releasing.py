@@ -13,8 +13,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from splitpriv import accounting
-from splitpriv._errors import InvalidParameterError, PrivacyError
-from splitpriv.accounting.pricing import chain_shapes
+from splitpriv._errors import InvalidParameterError, PrivacyError, ShapeError
+from splitpriv._modes import modes_kept
+from splitpriv.accounting import Price
 from splitpriv.mechanisms.rounding import scale_up
 from splitpriv.release import Claims, Release, checks
 from splitpriv.release.records import Records
@@ -28,7 +29,7 @@ def release_records(
     data: Any,
     *,
     batch_size: int,
-    ids: Sequence[str | int] | None,
+    ids: Sequence[str | int] | Tensor | None,
     progress: bool,
     dataset: str,
 ) -> Release:
@@ -38,40 +39,39 @@ def release_records(
     is drawn before every ledger in force has accepted it.
     """
     records = Records(data, batch_size)
-    ids = _checked_ids(ids, records)
-    modes = [(module, module.training) for module in model.edge.modules()]
-    model.edge.eval()
-    try:
-        with torch.no_grad():
-            batches = _features(model, records)
-            features, labels = next(batches)
-            if labels is not None and model.labels is None:
-                raise PrivacyError(
-                    "SplitModel: labels must be declared to release labelled data, got labels=None. "
-                    'Use labels="public" (not covered by epsilon), labels="private" (epsilon is infinite), '
-                    "or release the records without labels."
-                )
-            checks.labels("release", labels, len(features))
-            values = _decode_table(model)
-            epsilon = _charge(model, records.count, ids, dataset, labels is not None)
-            with tqdm(total=records.count, desc="release", unit="record", disable=not progress) as bar:
-                drawn = _symbols(model, chain([(features, labels)], batches), bar)
-                first = next(drawn)  # from here on every layer knows its shape, and says what a record pays
-                claims = _claims(model, epsilon, labels is not None)
-                return Release.from_batches(chain([first], drawn), values=values, claims=claims, ids=ids)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    listed = _checked_ids(ids, records)
+    with modes_kept(model.edge, model.cut), torch.no_grad():
+        model.edge.eval()
+        model.cut.eval()
+        batches = _features(model, records)
+        features, labels = next(batches)
+        if labels is not None and model.labels is None:
+            raise PrivacyError(
+                "SplitModel: labels must be declared to release labelled data, got labels=None. "
+                'Use labels="public" (not covered by epsilon), labels="private" (epsilon is infinite), '
+                "or release the records without labels."
+            )
+        checks.labels("release", labels, len(features))
+        shape = tuple(features.shape[1:])
+        price, values = model.price(shape), model.cut.decode_table(shape)
+        epsilon = _charge(model, price, records.count, listed, dataset, labels is not None)
+        model._feature_shape = shape
+        with tqdm(total=records.count, desc="release", unit="record", disable=not progress) as bar:
+            drawn = _symbols(model, shape, chain([(features, labels)], batches), bar)
+            first = next(drawn)  # from here on every layer knows its shape, and says what a record pays
+            claims = _claims(model, price, epsilon, labels is not None)
+            return Release.from_batches(chain([first], drawn), values=values, claims=claims, ids=listed)
 
 
-def _checked_ids(ids: Sequence[str | int] | None, records: Records) -> list[str | int] | None:
+def _checked_ids(ids: Sequence[str | int] | Tensor | None, records: Records) -> list[Any] | None:
+    """Ids as a list, one per record, in the order of the records."""
     if ids is None:
         return None
-    checked = checks.ids("release", ids, records.count)
+    listed = checks.id_list("release", ids, records.count)
     if not records.ordered:
         fix = "Use shuffle=False, or pass the Dataset."
         raise InvalidParameterError(f"release: ids must follow the order of data, got a shuffling DataLoader. {fix}")
-    return list(checked.tolist() if isinstance(checked, Tensor) else checked or ())
+    return listed
 
 
 def _features(model: SplitModel, records: Records) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -84,32 +84,32 @@ def _features(model: SplitModel, records: Records) -> Iterator[tuple[Tensor, Ten
         yield model._features(x if parameter is None else x.to(parameter.device)), labels
 
 
-def _charge(model: SplitModel, rows: int, ids: list[str | int] | None, dataset: str, labelled: bool) -> float:
+def _charge(model: SplitModel, price: Price, rows: int, ids: list[Any] | None, dataset: str, labelled: bool) -> float:
     """Charge the ledgers in force; returns what the worst record pays."""
-    if labelled and model.labels == "private":
+    private_labels = labelled and model.labels == "private"
+    if private_labels:  # refused by any limit, so that what follows is accepted too
         accounting.charge(math.inf, ids=ids, dataset=dataset)
-        return math.inf
     # Several rows of one id are several releases of that record.
     times = max(Counter(ids).values()) if ids else 1
-    return scale_up(model._charge(rows, ids, dataset), times)
+    epsilon = scale_up(model._charge(price, rows, ids, dataset), times)
+    return math.inf if private_labels else epsilon
 
 
-def _claims(model: SplitModel, epsilon: float, labelled: bool) -> Claims:
-    found = model.price()
-    notes = [*found.notes]
+def _claims(model: SplitModel, price: Price, epsilon: float, labelled: bool) -> Claims:
+    notes = [*price.notes]
     if labelled and model.labels == "private":
         notes.append("labels travel unprotected")
     if model.joint:
         notes.append("the edge was trained jointly: its exported weights would be infinite")
     return Claims(
         layers=tuple(repr(layer) for layer in model.cut),
-        per_use=found.spend.per_use,
-        uses=found.spend.uses,
-        per_record=found.spend.per_record,
+        per_use=price.spend.per_use,
+        uses=price.spend.uses,
+        per_record=price.spend.per_record,
         epsilon=epsilon,
         labels=(model.labels or "none") if labelled else "none",
         edge_data=model.edge_data,
-        secure=all(getattr(layer, "secure", True) for layer in model.cut),
+        secure=model.cut.secure,
         simulated=accounting.simulating(),
         joint=model.joint,
         notes=tuple(notes),
@@ -117,25 +117,11 @@ def _claims(model: SplitModel, epsilon: float, labelled: bool) -> Claims:
 
 
 def _symbols(
-    model: SplitModel, batches: Iterator[tuple[Tensor, Tensor | None]], bar: Any
+    model: SplitModel, shape: tuple[int, ...], batches: Iterator[tuple[Tensor, Tensor | None]], bar: Any
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     for features, labels in batches:
-        yield model.encode(features).cpu(), labels
+        if features.shape[1:] != shape:
+            got = f"{tuple(features.shape[1:])} after {shape}"
+            raise ShapeError(f"release: features must have one shape in all batches, got {got}.")
+        yield model.cut.encode(features).cpu(), labels
         bar.update(len(features))
-
-
-def _decode_table(model: SplitModel) -> Tensor | None:
-    """The value of each symbol that crosses; None where float32 features do."""
-    if not len(model.cut):
-        return None
-    layer, shape = model.cut[-1], model.feature_shape
-    assert shape is not None
-    last = chain_shapes(list(model.cut)[:-1], shape)[-1]
-    if hasattr(layer, "decode_table"):
-        table: Tensor = layer.decode_table(last)  # type: ignore[operator]
-        return table
-    if math.isinf(layer.spend(last).per_record):  # type: ignore[operator]
-        return None
-    fix = "Add decode_table(shape) -> Tensor (outputs,): the value of each symbol."
-    kind = type(layer).__name__
-    raise InvalidParameterError(f"release: the last layer must offer decode_table, got {kind}. {fix}")

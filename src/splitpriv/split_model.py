@@ -9,19 +9,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 from splitpriv import _validation as check
 from splitpriv import accounting
-from splitpriv._errors import InvalidParameterError, PrivacyError, PrivacyWarning, ShapeError, SplitPrivError
-from splitpriv.accounting import Price, Spend, price
+from splitpriv._errors import InvalidParameterError, PrivacyError, PrivacyWarning, ShapeError
+from splitpriv._modes import modes_kept
+from splitpriv.accounting import Price, Spend
+from splitpriv.cut import Cut
 from splitpriv.cutting import split
 from splitpriv.layers.compilation import eager
 from splitpriv.mechanisms.rounding import scale_up
-from splitpriv.release import Release
+from splitpriv.release import Release, checks
 from splitpriv.releasing import release_records
 
-RecordIds = Sequence[str | int]
+RecordIds = Sequence[str | int] | Tensor
+_LEARNED = "_splitpriv_learned"  # mark on an edge whose weights were trained on raw records
 
 
 class SplitModel(nn.Module):
@@ -76,7 +79,7 @@ class SplitModel(nn.Module):
         labels: str | None = None,
     ) -> None:
         super().__init__()
-        self.joint: bool = check.choice("SplitModel", "joint", joint, (True, False))
+        self._joint: bool = check.choice("SplitModel", "joint", joint, (True, False))
         self.edge_data: str = check.choice("SplitModel", "edge_data", edge_data, ("public", "private"))
         fix = "Say what labels that travel beside the features are; None where none travel."
         self.labels: str | None = check.choice("SplitModel", "labels", labels, ("public", "private", None), fix)
@@ -88,13 +91,13 @@ class SplitModel(nn.Module):
                     check.message("SplitModel", "edge_records", "None with a public edge", edge_records, fix)
                 )
         self.edge_records = edge_records
-        self.edge = _module("edge", edge)
-        self.cut = nn.Sequential(*_cut_layers(cut))
-        self.server = _module("server", server)
+        self.edge, self.cut, self.server = _module("edge", edge), Cut(cut), _module("server", server)
+        self._refuse_shared_state()
         self._feature_shape: tuple[int, ...] | None = None
-        self._calls_without_ids, self._warned_unbounded = 0, False
+        self._calls, self._warned_unbounded = 0, False
         if self.joint:
-            self.register_buffer("edge_learned", torch.zeros((), dtype=torch.bool))
+            learned = getattr(edge, _LEARNED, False)
+            self.register_buffer("edge_learned", torch.tensor(learned, dtype=torch.bool))
         else:
             self.edge.requires_grad_(False)
             self.cut.requires_grad_(False)
@@ -132,14 +135,16 @@ class SplitModel(nn.Module):
         return wrapped
 
     def _learn_shape(self, example: Tensor) -> None:
-        modes = [(module, module.training) for module in self.edge.modules()]
-        self.edge.eval()
-        try:
-            with torch.no_grad():
-                self._feature_shape = tuple(self._checked(self.edge(example), None).shape[1:])
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        with modes_kept(self.edge), torch.no_grad():
+            self.edge.eval()
+            shape = tuple(self._checked(self.edge(example), None).shape[1:])
+        self.price(shape)  # refuses layers that do not fit
+        self._feature_shape = shape
+
+    @property
+    def joint(self) -> bool:
+        """Whether both halves are trained."""
+        return self._joint
 
     # Cost ----------------------------------------------------------------------------------
 
@@ -157,13 +162,18 @@ class SplitModel(nn.Module):
                 "Give example_input to from_model, or the shape of the features at the cut."
             )
         edge_records = 0 if self.edge_data == "public" else self.edge_records
-        return price(list(self.cut), known, edge_records=edge_records)
+        if edge_records == 0 and not self.joint and getattr(self.edge, _LEARNED, False):
+            edge_records = None  # trained jointly before, on nobody knows how many records
+        return self.cut.price(known, edge_records=edge_records)
 
     def spend(self, shape: Sequence[int] | None = None) -> Spend:
         """What one release of one record costs, private labels included.
 
         Args:
             shape: shape of the features at the cut, without batch; None for the one last seen.
+
+        One row: records that the edge or an encoder has learned from also pay for the rows that are
+        released beside it (``price().per_record(rows)``), and the ledger charges them.
 
         Raises:
             PrivacyError: no shape is given, and none has been seen yet.
@@ -178,12 +188,14 @@ class SplitModel(nn.Module):
         self,
         x: Tensor,  # shape: (batch, *input)
         ids: RecordIds | None = None,
+        dataset: str = "",
     ) -> Tensor:
         """``server(cut(edge(x)))``: one release of every record in the batch, charged first.
 
         Args:
             x: raw records.
             ids: one str or int per record; without ids the charge counts for every record.
+            dataset: name of the set the ids belong to; see :class:`~splitpriv.accounting.Ledger`.
 
         Raises:
             BudgetExceeded: a limit would be passed. Nothing is drawn then.
@@ -191,110 +203,85 @@ class SplitModel(nn.Module):
             ShapeError, NonFiniteError: the features do not fit the cut.
         """
         features = self._features(x)
-        self._charge_call(len(features), ids)
-        output: Tensor = self.server(self._through_cut(features))
+        self._charge_call(features, ids, dataset)
+        output: Tensor = self.server(self.cut(features))
         return output
 
     def _features(self, x: Tensor) -> Tensor:
         self._refuse_batch_norm()
         with torch.set_grad_enabled(self.joint and torch.is_grad_enabled()):
-            features = self._checked(self.edge(x), x)
-        self._feature_shape = tuple(features.shape[1:])
-        return features
+            return self._checked(self.edge(x), x)
 
     @eager
     def _checked(self, features: Any, x: Tensor | None) -> Tensor:
         checked = check.features("SplitModel", features)
         if isinstance(x, Tensor) and len(checked) != len(x):
-            raise ShapeError(
-                f"SplitModel: edge must return one row per record, got {len(checked)} rows for {len(x)} records."
-            )
+            got = f"{len(checked)} rows for {len(x)} records"
+            raise ShapeError(f"SplitModel: edge must return one row per record, got {got}.")
         return checked
-
-    def _through_cut(self, features: Tensor) -> Tensor:
-        for position in range(len(self.cut)):
-            features = self._at_layer(position, features, "forward")
-        return features
-
-    def encode(
-        self,
-        features: Tensor,  # shape: (batch, *feature)
-    ) -> Tensor:  # shape: (batch, *symbol)
-        """What crosses the cut: symbols of the last layer, or float32 features without one.
-
-        Not charged: :meth:`release` and :meth:`forward` are.
-        """
-        for position in range(len(self.cut) - 1):
-            features = self._at_layer(position, features, "forward")
-        if not len(self.cut):
-            return features.detach().to(torch.float32)
-        return self._at_layer(len(self.cut) - 1, features, "encode")
-
-    def _at_layer(self, position: int, features: Tensor, method: str) -> Tensor:
-        layer = self.cut[position]
-        try:
-            passed: Tensor = layer(features) if method == "forward" else layer.encode(features)  # type: ignore[operator]
-            return passed
-        except SplitPrivError as error:
-            where = f"SplitModel: cut[{position}] failed on features of shape {tuple(features.shape)}"
-            raise type(error)(f"{where}: {error}") from error
 
     # Charging ------------------------------------------------------------------------------
 
     @eager
-    def _charge_call(self, rows: int, ids: RecordIds | None) -> None:
-        if ids is not None and len(ids) != rows:
-            fix = "Give one id per record, in the order of the batch."
-            raise InvalidParameterError(
-                check.message("SplitModel", "ids", f"{rows} ids, one per record", f"{len(ids)} ids", fix)
-            )
-        self._warn_if_looped(ids)
-        self._charge(rows, ids, "")
-        if self.joint and torch.is_grad_enabled() and not accounting.simulating():
+    def _charge_call(self, features: Tensor, ids: RecordIds | None, dataset: str) -> None:
+        listed = None if ids is None else checks.id_list("SplitModel", ids, len(features))
+        shape = tuple(features.shape[1:])
+        self._charge(self.price(shape), len(features), listed, dataset)
+        self._feature_shape = shape
+        self._warn_if_looped()
+        if self.joint and torch.is_grad_enabled():
             self.edge_learned.fill_(True)
+            setattr(self.edge, _LEARNED, True)  # goes with the edge, should it be wrapped again
 
-    def _charge(self, rows: int, ids: RecordIds | None, dataset: str) -> float:
+    def _charge(self, price: Price, rows: int, ids: Sequence[str | int] | None, dataset: str) -> float:
         """Charge for ``rows`` rows before they are drawn; returns what the worst record pays."""
-        found = self.price()
+        cost = price.per_record(rows)
         learned = self.joint and bool(self.edge_learned)
-        if learned or found.rows != 0:
-            # Any record that the weights have learned from pays for all rows, whatever its id.
-            cost = found.per_record(rows)
-            cost = max(cost, scale_up(found.tied, rows)) if learned else cost
-            ids = None
-        else:
-            cost = found.per_record()
+        if learned:
+            cost = max(cost, scale_up(price.tied, rows))
+        if learned or price.rows != 0:
+            ids = None  # any record that the weights have learned from pays, whatever its id
         accounting.charge(cost, ids=ids, dataset=dataset)
-        if math.isinf(cost) and not accounting.simulating():
-            self._warn_unbounded(found.notes)
+        if math.isinf(cost) and not (self._warned_unbounded or accounting.simulating()):
+            self._warned_unbounded = True
+            why = "; ".join(price.notes)
+            warnings.warn(f"SplitModel: released with epsilon infinite: {why}.", PrivacyWarning, stacklevel=6)
         return cost
 
-    def _warn_unbounded(self, notes: tuple[str, ...]) -> None:
-        if not self._warned_unbounded:
-            self._warned_unbounded = True
-            why = "; ".join(notes)
-            warnings.warn(f"SplitModel: released with epsilon infinite: {why}.", PrivacyWarning, stacklevel=6)
-
-    def _warn_if_looped(self, ids: RecordIds | None) -> None:
-        if self.joint or ids is not None or accounting.simulating():
+    def _warn_if_looped(self) -> None:
+        if self.joint or accounting.simulating():
             return
-        self._calls_without_ids += 1
-        if self._calls_without_ids == 2:
+        self._calls += 1
+        if self._calls == 2:
             warnings.warn(
                 "SplitModel: every forward call is a release and its cost adds up. With a frozen edge, use "
-                "model.release(...) once and train the server on it; or pass ids= to tell records apart.",
+                "model.release(...) once and train the server on it; ids= tells records apart.",
                 PrivacyWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
 
     @eager
     def _refuse_batch_norm(self) -> None:
-        for name, module in self.edge.named_modules():
-            if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
-                raise PrivacyError(
-                    f"SplitModel: edge must not normalise over the batch, got BatchNorm {name!r} using batch "
-                    "statistics, which ties records together. Put the edge in eval mode, or use GroupNorm."
-                )
+        for part, root in (("edge", self.edge), ("cut", self.cut)):
+            for name, module in root.named_modules():
+                instance = isinstance(module, nn.modules.instancenorm._InstanceNorm)
+                tied = module.training and module.track_running_stats if instance else None
+                if isinstance(module, _NormBase) and not instance:
+                    tied = module.training or module.running_mean is None
+                if tied:
+                    raise PrivacyError(
+                        f"SplitModel: {part} must not normalise over the batch, got BatchNorm {name!r} using batch "
+                        "statistics, which ties records together. Put it in eval mode, or use GroupNorm."
+                    )
+
+    def _refuse_shared_state(self) -> None:
+        private = {id(t) for part in (self.edge, self.cut) for t in (*part.parameters(), *part.buffers())}
+        shared = [n for n, t in (*self.server.named_parameters(), *self.server.named_buffers()) if id(t) in private]
+        if shared:
+            fix = "Give the server a copy of its own."
+            raise InvalidParameterError(
+                check.message("SplitModel", "server", "free of the edge's tensors", ", ".join(shared), fix)
+            )
 
     # Release -------------------------------------------------------------------------------
 
@@ -331,10 +318,11 @@ class SplitModel(nn.Module):
     # Module --------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> SplitModel:
-        """Set the mode; a frozen edge stays in eval mode."""
+        """Set the mode; a frozen edge and its cut stay in eval mode."""
         super().train(mode)
         if not self.joint:
             self.edge.eval()
+            self.cut.eval()
         return self
 
     def extra_repr(self) -> str:
@@ -343,8 +331,8 @@ class SplitModel(nn.Module):
             cost = "ε per record: unknown before the first use" if len(self.cut) else "ε ∞ per record"
         else:
             cost = str(self.price())
+        edge = "trained jointly, so a record pays for every row after its first gradient" if self.joint else "frozen"
         labels = {"public": "public (ε covers features only)", "private": "private, unprotected (ε ∞)"}
-        edge = "joint training" if self.joint else "frozen"
         return f"{cost}; edge: {edge}, {self.edge_data} data; labels: {labels.get(self.labels or '', 'none')}"
 
 
@@ -352,20 +340,3 @@ def _module(name: str, value: Any) -> nn.Module:
     if not isinstance(value, nn.Module):
         raise InvalidParameterError(check.message("SplitModel", name, "an nn.Module", value))
     return value
-
-
-def _cut_layers(cut: Any) -> list[nn.Module]:
-    layers = [] if cut is None else [cut] if isinstance(cut, nn.Module) and not _is_chain(cut) else list(cut)
-    for position, layer in enumerate(layers):
-        missing = [name for name in ("encode", "decode", "log_prob", "spend") if not hasattr(layer, name)]
-        if missing or not isinstance(layer, nn.Module):
-            fix = f"It lacks {', '.join(missing)}." if missing else ""
-            constraint = "a privacy layer (nn.Module with encode, decode, log_prob, spend)"
-            raise InvalidParameterError(
-                check.message("SplitModel", f"cut[{position}]", constraint, type(layer).__name__, fix)
-            )
-    return layers
-
-
-def _is_chain(cut: nn.Module) -> bool:
-    return isinstance(cut, (nn.Sequential, nn.ModuleList)) and not hasattr(cut, "encode")

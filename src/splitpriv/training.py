@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError, NonFiniteError
+from splitpriv._modes import modes_kept
 from splitpriv.release import Release
 
 
@@ -90,9 +91,8 @@ def fit(
     optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay)
     order = torch.Generator()
     order.manual_seed(seed) if seed is not None else order.seed()
-    was_training = server.training
     losses, seen = [], []
-    try:
+    with modes_kept(server):
         bar = tqdm(range(epochs), desc="fit", unit="epoch", disable=not progress)
         for epoch in bar:
             server.train()
@@ -100,8 +100,6 @@ def fit(
             bar.set_postfix(loss=f"{losses[-1]:.4f}")
             if validation is not None:
                 seen.append(evaluate(server, validation, loss=criterion, batch_size=batch_size))
-    finally:
-        server.train(was_training)
     accuracies = tuple(accuracy for _, accuracy in seen if accuracy is not None)
     return History(tuple(losses), tuple(value for value, _ in seen), accuracies)
 
@@ -129,20 +127,16 @@ def evaluate(
     criterion = loss or _default_loss
     parameter = next(server.parameters(), None)
     home = torch.device("cpu") if parameter is None else parameter.device
-    was_training = server.training
-    server.eval()
     total, right, classes = 0.0, 0, True
-    try:
-        with torch.no_grad():
-            for indices in torch.split(torch.arange(len(release)), batch_size):
-                features, labels = _batch(release, indices, home)
-                outputs = server(features)
-                total += float(criterion(outputs, labels)) * len(indices)
-                classes = classes and not labels.is_floating_point() and outputs.ndim == 2
-                if classes:
-                    right += int((outputs.argmax(1) == labels).sum())
-    finally:
-        server.train(was_training)
+    with modes_kept(server), torch.no_grad():
+        server.eval()
+        for indices in torch.split(torch.arange(len(release)), batch_size):
+            features, labels = _batch(release, indices, home)
+            outputs = server(features)
+            total += float(criterion(outputs, labels)) * len(indices)
+            classes = classes and not labels.is_floating_point() and outputs.ndim == 2
+            if classes:
+                right += int((outputs.argmax(1) == labels).sum())
     return total / len(release), right / len(release) if classes else None
 
 
@@ -157,9 +151,10 @@ def _epoch(
     epoch: int,
 ) -> float:
     total = 0.0
-    for indices in torch.split(torch.randperm(len(release), generator=order), batch_size):
-        if len(indices) == 1 and len(release) > 1:
-            continue  # BatchNorm cannot train on a single record
+    steps = list(torch.split(torch.randperm(len(release), generator=order), batch_size))
+    if len(steps) > 1 and batch_size > 1 and len(steps[-1]) == 1:
+        steps[-2:] = [torch.cat(steps[-2:])]  # BatchNorm cannot train on a single record
+    for indices in steps:
         features, labels = _batch(release, indices, home)
         value = criterion(server(features), labels)
         optimizer.zero_grad(set_to_none=True)

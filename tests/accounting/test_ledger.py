@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import math
+import multiprocessing
 import threading
+import warnings
 from fractions import Fraction
 
 import pytest
@@ -12,6 +16,7 @@ from hypothesis import strategies as st
 
 from splitpriv import BudgetExceeded, InvalidParameterError
 from splitpriv.accounting import Ledger, charge, current, epsilon_total, simulation
+from splitpriv.accounting import ledger as ledger_module
 
 
 def test_the_total_is_all_charges_without_ids_plus_the_worst_record() -> None:
@@ -138,6 +143,69 @@ def test_simulation_charges_nothing_and_is_seen_by_its_own_thread_only() -> None
             thread.start()
             thread.join()
         assert ledger.epsilon == 0.5
+
+
+def test_simulation_ends_with_its_block_for_tasks_started_inside() -> None:
+    async def later() -> None:
+        await asyncio.sleep(0)
+        charge(1.0)
+
+    async def main() -> None:
+        with simulation():
+            inside = asyncio.create_task(later())
+            charge(64.0)
+        await inside
+
+    with Ledger() as ledger:
+        asyncio.run(main())
+    assert ledger.epsilon == 1.0
+
+
+def test_simulation_is_not_inherited_by_a_context_run_elsewhere() -> None:
+    with Ledger() as ledger:
+        with simulation():
+            context = contextvars.copy_context()
+            thread = threading.Thread(target=context.run, args=(charge, 2.0))
+            thread.start()
+            thread.join()
+        context.run(charge, 4.0)
+    assert ledger.epsilon == 6.0
+
+
+def test_ids_of_no_named_set_may_be_records_of_any() -> None:
+    with Ledger(limit=5.0) as ledger:
+        charge(2.0, ids=[1], dataset="train")
+        charge(1.0, ids=[1], dataset="test")
+        charge(2.0, ids=[7])
+        assert ledger.epsilon == 4.0
+        assert ledger.spent(7) == 4.0
+        assert ledger.spent(1, "test") == 3.0
+        with pytest.raises(BudgetExceeded, match="4 spent and 2 asked"):
+            charge(2.0, ids=[7])
+        with pytest.raises(BudgetExceeded, match="4 spent and 2 asked"):
+            charge(2.0, ids=[1], dataset="train")
+
+
+def test_a_forked_child_gets_a_lock_of_its_own() -> None:
+    context = multiprocessing.get_context("fork")
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with ledger_module._lock:
+            held.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(60)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads: what is tested here
+        child = context.Process(target=charge, args=(1.0,))
+        child.start()
+    child.join(timeout=60)
+    done.set()
+    thread.join()
+    assert child.exitcode == 0
 
 
 def test_many_threads_lose_no_charge() -> None:

@@ -105,6 +105,19 @@ def test_what_lies_before_fitted_weights_does_not_hide_them() -> None:
     assert price([rr(0.1), Encoder(50), rr(1.0)], (3, 2)).per_record() == 500.0
 
 
+def test_a_count_that_cannot_be_read_is_not_read_as_none() -> None:
+    class Broken(Encoder):
+        @property
+        def fitted_records(self) -> int:
+            raise AttributeError("lost")
+
+        @fitted_records.setter
+        def fitted_records(self, value: int) -> None: ...
+
+    with pytest.raises(AttributeError, match=r"lost|fitted_records"):
+        price([Broken(1), rr(1.0)], (3, 2))
+
+
 def test_a_private_edge_counts_like_an_encoder_before_all_layers() -> None:
     assert total([rr(1.0)], edge_records=None) == math.inf
     assert total([rr(1.0)], edge_records=9) == 54.0

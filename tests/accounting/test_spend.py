@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitpriv.accounting import Spend
-from splitpriv.accounting.spend import show
+from splitpriv.mechanisms.rounding import show
 
 
 def test_the_claim_names_both_numbers() -> None:

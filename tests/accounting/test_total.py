@@ -48,10 +48,12 @@ def test_bad_delta(delta: float) -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(InvalidParameterError, match="what must be something with a cost, got int"):
+    with pytest.raises(InvalidParameterError, match=r"what must be something with a cost, got int\. Pass a layer"):
         epsilon_total(3)
+    with pytest.raises(InvalidParameterError, match="what must be an instance, not a class"):
+        epsilon_total(RandomResponseLDP)
     with pytest.raises(InvalidParameterError, match="shape must be None here"):
         epsilon_total(Ledger(), shape=(3,))
-    for shape in ((), (0,), (2.5,), 7, (-1, 2)):
+    for shape in ((), (0,), (2.5,), 7, (-1, 2), "123"):
         with pytest.raises(ShapeError, match="shape must be a"):
             epsilon_total(RandomResponseLDP(epsilon=1.0), shape=shape)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from fractions import Fraction
 
 import pytest
@@ -112,6 +113,14 @@ def test_a_seed_repeats_and_other_seeds_do_not() -> None:
     assert not torch.equal(first, other)
 
 
+def test_channels_of_many_lengths_are_not_kept_for_ever() -> None:
+    layer = RandomResponseLDP(epsilon=1.0, per="record")
+    for n in range(1, 40):
+        layer(torch.randn(1, n))
+    assert len(layer._channels) <= 16
+    assert len(pickle.dumps(layer)) < 5000
+
+
 def test_reprs_state_the_range_and_the_threshold() -> None:
     text = repr(LaplaceLDP(epsilon=2.0, sensitivity=4.0, outside="clamp"))
     assert "outside becomes the nearer end, 257 levels to 1799, clamping changes the variance by 1 %" in text
@@ -134,6 +143,7 @@ def test_bad_epsilon(epsilon: object) -> None:
     ("options", "text"),
     [
         ({"sensitivity": 0.0}, "sensitivity must be finite and > 0, got sensitivity=0.0. It is the width"),
+        ({"sensitivity": 1e39}, r"sensitivity must be in \[1e-30, 1e30\], where float32 can work with it"),
         ({"sensitivity": math.inf}, "sensitivity must be finite and > 0"),
         ({"sensitivity": 1.0, "per": "batch"}, "per must be 'element' or 'record', got per='batch'"),
         ({"sensitivity": 1.0, "outside": "drop"}, "outside must be 'zero' or 'clamp', got outside='drop'"),

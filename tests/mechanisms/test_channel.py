@@ -119,6 +119,18 @@ def test_log_prob_keeps_its_digits_near_one() -> None:
     assert kept == pytest.approx(-float(channel.flip_probability), rel=1e-8)
 
 
+def test_unsigned_symbols_are_fine() -> None:
+    for dtype in (torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.bool):
+        drawn = RandomizedResponse(epsilon=30.0).sample(torch.ones(4).to(dtype), SeededSource(0))
+        assert drawn.tolist() == [1, 1, 1, 1]
+
+
+def test_a_cascade_gives_its_table_away_as_a_copy() -> None:
+    joined = Channel([[3, 1], [1, 3]]).cascade(Channel([[3, 1], [1, 3]]))
+    joined.table()[0][0] = 0
+    assert joined.table()[0] == [10, 6]
+
+
 def test_shapes_dtypes_and_noncontiguous_symbols() -> None:
     channel = RandomizedResponse(epsilon=1.0)
     symbols = torch.zeros(3, 4, 5, dtype=torch.int64).transpose(0, 2)
@@ -175,5 +187,5 @@ def test_tables_too_large_are_not_written_out() -> None:
 
 def test_repr_and_ratio() -> None:
     channel = Channel([[3, 1], [1, 3]])
-    assert repr(channel) == "Channel(inputs=2, outputs=2, epsilon=1.09861)"
+    assert repr(channel) == "Channel(inputs=2, outputs=2, epsilon=1.09862)"  # outward
     assert channel.epsilon_ratio == Fraction(3)

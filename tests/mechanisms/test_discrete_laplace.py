@@ -166,4 +166,6 @@ def test_bad_bits_are_refused() -> None:
 
 def test_an_epsilon_that_64_bits_cannot_meet_is_refused() -> None:
     with pytest.raises(InvalidParameterError, match="one that a grid of 3 levels can meet with 64 bits"):
-        DiscreteLaplace(epsilon=1e-18)
+        DiscreteLaplace(epsilon=2e-18)
+    with pytest.raises(InvalidParameterError, match="large enough to be expressed in 64 bits"):
+        DiscreteLaplace(epsilon=1e-300)

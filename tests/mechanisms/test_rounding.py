@@ -47,6 +47,13 @@ def test_log_is_rounded_outward_by_at_most_one_float(low: int, more: int) -> Non
         assert ratio == 1 or Decimal(math.nextafter(reported, 0)) <= exact * (1 + Decimal(10) ** -50)
 
 
+def test_log_of_a_ratio_next_to_one_is_rounded_outward_too() -> None:
+    for power in (41, 60, 64, 128, 200):
+        excess = Fraction(1, 2**power) * (1 + Fraction(1, 10**22))
+        lower = excess - excess**2 / 2  # ln(1 + t) lies between this and t
+        assert lower < Fraction(log_up(1 + excess)) <= excess * (1 + Fraction(1, 2**51))
+
+
 def test_infinities() -> None:
     assert log_up(None) == math.inf
     assert log_up(Fraction(1)) == 0.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,8 +13,7 @@ from types import TracebackType
 
 from splitpriv._errors import BudgetExceeded, InvalidParameterError
 from splitpriv._validation import message, positive
-from splitpriv.accounting.spend import show
-from splitpriv.mechanisms.rounding import scale_up, sum_up
+from splitpriv.mechanisms.rounding import scale_up, show, sum_up
 
 RecordId = str | int
 
@@ -21,7 +22,16 @@ _lock = threading.RLock()
 # Process-wide, not per thread: a limit also holds for the threads started under it.
 _in_force: list[Ledger] = []
 # Per context, so that one thread's simulation never lets another thread release for free.
-_simulating: ContextVar[bool] = ContextVar("splitpriv_simulating", default=False)
+_simulating: ContextVar[_Simulation | None] = ContextVar("splitpriv_simulating", default=None)
+
+
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread may have held it when the fork happened
+
+
+if hasattr(os, "register_at_fork"):  # absent on Windows, which does not fork
+    os.register_at_fork(after_in_child=_new_lock)
 
 
 class Ledger:
@@ -32,8 +42,9 @@ class Ledger:
 
         epsilon = (all charges without ids) + (largest sum of charges of one id),
 
-    rounded outward. An id given twice in one charge pays twice. The same id in two data sets
-    names two records; without a ``dataset`` name the ids are taken to be of one and the same set.
+    rounded outward. An id given twice in one charge pays twice. The same id in two *named* data
+    sets names two records. Charges whose ids come without a ``dataset`` name may be for records of
+    any set, so that their largest sum is added to the largest one of the named sets.
 
     As a context manager a ledger is *in force*: charges reach it and every ledger around it,
     the process-wide one included, and are refused if any of them would pass its limit.
@@ -59,17 +70,24 @@ class Ledger:
         fix = "Use limit=None for no limit."
         self.limit = None if limit is None else positive("Ledger", "limit", limit, fix)
         self._common = 0.0
-        self._by_id: dict[tuple[str, RecordId], float] = {}
-        self._worst_id = 0.0
+        self._by_id: dict[str, dict[RecordId, float]] = {}
+        self._worst = {True: 0.0, False: 0.0}  # the largest sum of an id, by whether its set has a name
 
     @property
     def epsilon(self) -> float:
         """What the worst record has paid."""
-        return sum_up([self._common, self._worst_id])
+        return sum_up([self._common, *self._worst.values()])
 
     def spent(self, record: RecordId, dataset: str = "") -> float:
-        """What one record has paid: its own charges and all those without ids."""
-        return sum_up([self._common, self._by_id.get((dataset, record), 0.0)])
+        """The most that one record may have paid.
+
+        Its own charges, all those without ids, and the largest sum that may be its own under
+        another id: of the ids without a data set's name, or, for such an id, of all others.
+        """
+        return sum_up([self._elsewhere(dataset), self._by_id.get(dataset, {}).get(record, 0.0)])
+
+    def _elsewhere(self, dataset: str) -> float:
+        return sum_up([self._common, self._worst[not dataset]])
 
     def charge(self, epsilon: float, *, ids: Sequence[RecordId] | None = None, dataset: str = "") -> None:
         """Charge this ledger and every ledger in force; all of them or none.
@@ -94,9 +112,13 @@ class Ledger:
             spent, asked = self.epsilon, epsilon
             total = sum_up([spent, asked])
         else:
+            paid = self._by_id.get(dataset, {})
+            # Few different sums among many records: exact arithmetic for each of those only.
+            cases = {(paid.get(i, 0.0), n) for i, n in counts.items()}
+            elsewhere = self._elsewhere(dataset)
             total, spent, asked = max(
-                (sum_up([self.spent(i, dataset), scale_up(epsilon, n)]), self.spent(i, dataset), epsilon * n)
-                for i, n in counts.items()
+                (sum_up([elsewhere, own, scale_up(epsilon, n)]), sum_up([elsewhere, own]), scale_up(epsilon, n))
+                for own, n in cases
             )
         if total > self.limit:
             raise BudgetExceeded(
@@ -108,10 +130,15 @@ class Ledger:
         if counts is None:
             self._common = sum_up([self._common, epsilon])
             return
+        paid = self._by_id.setdefault(dataset, {})
+        sums: dict[tuple[float, int], float] = {}
         for record, times in counts.items():
-            paid = sum_up([self._by_id.get((dataset, record), 0.0), scale_up(epsilon, times)])
-            self._by_id[dataset, record] = paid
-            self._worst_id = max(self._worst_id, paid)
+            case = paid.get(record, 0.0), times
+            if case not in sums:
+                sums[case] = sum_up([case[0], scale_up(epsilon, times)])
+            paid[record] = sums[case]
+        named = bool(dataset)
+        self._worst[named] = max(self._worst[named], *sums.values())
 
     def __enter__(self) -> Ledger:
         with _lock:
@@ -129,7 +156,7 @@ class Ledger:
     def __repr__(self) -> str:
         limit = "none" if self.limit is None else f"{self.limit:g}"
         spent = f"{show(self.epsilon)} by the worst record"
-        return f"Ledger(spent={spent}, limit={limit}, ids={len(self._by_id):,})"
+        return f"Ledger(spent={spent}, limit={limit}, ids={sum(map(len, self._by_id.values())):,})"
 
 
 _in_force.append(Ledger())
@@ -151,7 +178,7 @@ def _charge(ledgers: Sequence[Ledger], epsilon: float, ids: Sequence[RecordId] |
     if isinstance(epsilon, bool) or not epsilon >= 0:  # also refuses NaN
         raise InvalidParameterError(message("Ledger.charge", "epsilon", ">= 0", epsilon))
     counts = None if ids is None else _count(ids)
-    if _simulating.get() or (counts is not None and not counts):
+    if simulating() or (counts is not None and not counts):
         return
     for ledger in ledgers:
         ledger._refuse_beyond_limit(epsilon, counts, dataset)
@@ -171,20 +198,37 @@ def _count(ids: Sequence[RecordId]) -> Counter[RecordId]:
 def simulation() -> Iterator[None]:
     """Suspend charging, for attacks and evaluations on records that never leave.
 
-    What is released inside is marked as simulated. Only the calling thread (or task) is
-    affected.
+    What is released inside is marked as simulated. Only the calling thread (and task) is
+    affected. Do not ``yield`` inside: whoever consumes the generator would then simulate too.
 
     Example:
         >>> with simulation():
         ...     charge(1e6)
     """
-    token = _simulating.set(True)
+    token = _simulating.set(block := _Simulation())
     try:
         yield
     finally:
+        block.over = True  # for a task that was started inside and copied the context
         _simulating.reset(token)
 
 
 def simulating() -> bool:
     """Whether charging is suspended here."""
-    return _simulating.get()
+    block = _simulating.get()
+    return block is not None and not block.over and block.owner == _owner()
+
+
+class _Simulation:
+    """One ``with simulation()``: whose it is, and whether it has ended."""
+
+    def __init__(self) -> None:
+        self.owner, self.over = _owner(), False
+
+
+def _owner() -> tuple[int, int]:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop runs here
+        task = None
+    return threading.get_ident(), id(task)

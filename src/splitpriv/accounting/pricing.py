@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 
-from splitpriv._errors import InvalidParameterError
-from splitpriv.accounting.spend import Spend, show
+from splitpriv.accounting.spend import Spend
 from splitpriv.mechanisms import Channel
 from splitpriv.mechanisms.channel import MAX_ENTRIES
-from splitpriv.mechanisms.rounding import scale_up
+from splitpriv.mechanisms.rounding import scale_up, show
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def price(layers: Sequence[Any], shape: Sequence[int], *, edge_records: int | No
         edge_records: private records that the edge was fitted on: 0 for public, None unknown.
     """
     shapes = chain_shapes(layers, shape)
-    fitted = [edge_records, *(getattr(layer, "fitted_records", 0) for layer in layers)]
+    fitted = [edge_records, *map(_fitted_records, layers)]
     private = [position for position, count in enumerate(fitted) if count != 0]
     own = _cheapest(layers, shapes)
     notes = [] if math.isfinite(own.per_record) else ["no mechanism at the cut"]
@@ -78,6 +77,13 @@ def price(layers: Sequence[Any], shape: Sequence[int], *, edge_records: int | No
     if math.isinf(after.per_record):
         notes.append("no mechanism follows those weights")
     return Price(own, rows, after.per_record, tuple(notes))
+
+
+def _fitted_records(layer: Any) -> int | None:
+    # Asked for by name first: a property that fails must fail here, and not read as 0.
+    declared = hasattr(type(layer), "fitted_records") or hasattr(layer, "fitted_records")
+    count: int | None = layer.fitted_records if declared else 0
+    return count
 
 
 def chain_shapes(layers: Sequence[Any], shape: Sequence[int]) -> list[tuple[int, ...]]:
@@ -97,10 +103,9 @@ def _cheapest(layers: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> Spend
         spend = layer.spend(shapes[position])
         if spend.per_record < best.per_record:
             best = spend
-        channel = _uniform_channel(layer, shapes[position])
-        if channel is None:
-            cascade = None
-        elif cascade is None or cascade.outputs * channel.inputs > MAX_ENTRIES:
+        channel = layer.channel(shapes[position]) if _is_uniform(layer) else None
+        meets = position > 0 and is_bridged(layers[position - 1], layer)
+        if channel is None or cascade is None or not meets or cascade.outputs * channel.inputs > MAX_ENTRIES:
             cascade = channel
         else:
             cascade = _joined(cascade, _bridge(layers[position - 1], layer, cascade), channel)
@@ -110,26 +115,22 @@ def _cheapest(layers: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> Spend
     return best
 
 
-def _uniform_channel(layer: Any, shape: tuple[int, ...]) -> Channel | None:
-    """The channel of a layer that treats every element alike; None otherwise."""
-    uniform = getattr(layer, "uniform", False) and hasattr(layer, "channel") and hasattr(layer, "quantize")
-    return layer.channel(shape) if uniform else None
+def is_bridged(first: Any, second: Any) -> bool:
+    """Whether one element's symbol feeds one element's symbol, by the same map for all elements."""
+    return _is_uniform(first) and _is_uniform(second)
+
+
+def _is_uniform(layer: Any) -> bool:
+    return bool(getattr(layer, "uniform", False)) and hasattr(layer, "channel") and hasattr(layer, "quantize")
 
 
 def _bridge(first: Any, second: Any, before: Channel) -> tuple[int, ...]:
     """Which input symbol of the next layer each output symbol of this one becomes."""
     symbols = torch.arange(before.outputs).reshape(-1, 1)
-    return tuple(second.quantize(first.decode(symbols)).flatten().tolist())
+    return tuple(second.quantize(first.decode(symbols).float()).flatten().tolist())
 
 
 @lru_cache(maxsize=32)  # a model prices every call
 def _joined(before: Channel, bridge: tuple[int, ...], after: Channel) -> Channel:
     step = Channel([[int(symbol == target) for symbol in range(after.inputs)] for target in bridge])
     return before.cascade(step).cascade(after)
-
-
-def check_delta(delta: float) -> None:
-    """Refuse a delta outside [0, 1)."""
-    if isinstance(delta, bool) or not 0 <= delta < 1:
-        fix = "It is a probability; 0 asks for pure epsilon."
-        raise InvalidParameterError(f"epsilon_total: delta must be in [0, 1), got delta={delta!r}. {fix}")

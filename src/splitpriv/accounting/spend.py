@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Context, Decimal
 
-from splitpriv.mechanisms.rounding import scale_up
+from splitpriv.mechanisms.rounding import scale_up, show
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,3 @@ class Spend:
         if self.uses == 1:
             return f"ε {show(self.per_record)} per record"
         return f"ε {show(self.per_use)} per element × {self.uses:,} = {show(self.per_record)} per record"
-
-
-def show(epsilon: float) -> str:
-    """An epsilon for people: six digits, rounded outward like every reported loss."""
-    if math.isinf(epsilon):
-        return "∞"
-    digits = Context(prec=6, rounding=ROUND_CEILING).create_decimal(Decimal(epsilon))
-    whole = digits == digits.to_integral_value()
-    return f"{int(digits):,}" if whole else f"{digits.normalize():,f}"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from splitpriv._errors import InvalidParameterError
+from splitpriv._validation import message
 from splitpriv.accounting.ledger import Ledger, current
-from splitpriv.accounting.pricing import check_delta
 from splitpriv.mechanisms.rounding import sum_up
 
 
@@ -47,7 +47,11 @@ def epsilon_total(what: Any = None, *, shape: Sequence[int] | None = None, delta
         >>> epsilon_total(Ledger())
         0.0
     """
-    check_delta(delta)
+    if isinstance(delta, bool) or not 0 <= delta < 1:
+        pure = "It is a probability; 0 asks for pure epsilon."
+        raise InvalidParameterError(message("epsilon_total", "delta", "in [0, 1)", delta, pure))
+    if isinstance(what, type):
+        raise InvalidParameterError(message("epsilon_total", "what", "an instance, not a class", what))
     if isinstance(what, (list, tuple)):
         return sum_up(epsilon_total(part, shape=shape, delta=delta) for part in what)
     if hasattr(what, "spend"):  # a layer, or a SplitModel

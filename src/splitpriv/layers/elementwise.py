@@ -13,8 +13,9 @@ from splitpriv import _validation as check
 from splitpriv._errors import PrivacyError, ShapeError
 from splitpriv.accounting.spend import Spend
 from splitpriv.layers.compilation import eager
+from splitpriv.layers.straight_through import cast, straight_through
 from splitpriv.mechanisms import Channel, make_source
-from splitpriv.mechanisms.rounding import share_down
+from splitpriv.mechanisms.rounding import share_down, show
 
 
 class ElementwiseLDP(nn.Module):
@@ -23,7 +24,7 @@ class ElementwiseLDP(nn.Module):
     Private to this package: a layer of your own needs :class:`~splitpriv.PrivacyLayer`
     only. Subclasses say how to build the channel (``_build_channel``), how an element becomes an
     input symbol (``quantize``), what the output symbols stand for (``_values``), where the
-    straight-through gradient passes (``_passes``), and the relaxed likelihood (``log_prob``).
+    straight-through gradient passes (``passes``), and the relaxed likelihood (``log_prob``).
     """
 
     uniform: bool
@@ -50,7 +51,8 @@ class ElementwiseLDP(nn.Module):
     def _values(self, channel: Channel) -> Tensor:
         raise NotImplementedError
 
-    def _passes(self, features: Tensor) -> Tensor | None:
+    def passes(self, features: Tensor) -> Tensor | None:
+        """Factor of the straight-through gradient, element by element; None for 1."""
         raise NotImplementedError
 
     def _claim(self) -> str:
@@ -94,6 +96,8 @@ class ElementwiseLDP(nn.Module):
         """The channel that each element of a record of this feature shape passes through."""
         elements = math.prod(shape) if self.per == "record" else 1
         if elements not in self._channels:
+            if len(self._channels) >= 16:  # lengths that vary without end must not fill the memory
+                self._channels.clear()
             self._channels[elements] = self._build_channel(share_down(self.asked, elements))
         return self._channels[elements]
 
@@ -140,10 +144,15 @@ class ElementwiseLDP(nn.Module):
         self,
         features: Tensor,  # shape: (batch, *feature)
     ) -> Tensor:  # shape: (batch, *feature), dtype of features
-        """``decode(encode(features))``, with a straight-through gradient."""
-        released = self.decode(self.encode(features)).to(features.dtype)
-        straight: Tensor = _StraightThrough.apply(features, released, self._passes(features))  # type: ignore[no-untyped-call]
-        return straight
+        """``decode(encode(features))``, with a straight-through gradient.
+
+        A value that a half-precision dtype cannot hold becomes that dtype's largest.
+        """
+        released = cast(self.decode(self.encode(features)), features.dtype)
+        return straight_through(features, released, self.passes(features))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_channels": {}}  # made again where they are needed
 
     def decode(
         self,
@@ -174,24 +183,6 @@ class ElementwiseLDP(nn.Module):
     def extra_repr(self) -> str:
         """Every claim: epsilon per use and per record, what it depends on, the source of noise."""
         known = self._feature_shape is not None
-        cost = str(self.spend()) if known else f"ε {self.asked:g} per {self.per}"
+        cost = str(self.spend()) if known else f"ε {show(self.asked)} per {self.per}"
         noise = "secure noise" if self.secure else f"noise from {self._source!r}"
         return f"{cost}; {self._claim()}; {noise}"
-
-
-class _StraightThrough(torch.autograd.Function):
-    """Returns the released tensor itself.
-
-    The usual ``x + (released - x).detach()`` would not: its rounding error depends on x, and so
-    leaks low-order bits of x into what is released.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, released: Tensor, passes: Tensor | None) -> Tensor:
-        ctx.save_for_backward(*([] if passes is None else [passes]))
-        return released.view_as(released)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (grad,) = grads
-        return (grad * ctx.saved_tensors[0] if ctx.saved_tensors else grad), None, None

@@ -71,6 +71,9 @@ class LaplaceLDP(ElementwiseLDP):
         super().__init__(epsilon=epsilon, per=per, generator=generator)
         fix = "It is the width of the interval that elements are limited to."
         self.sensitivity = check.positive("LaplaceLDP", "sensitivity", sensitivity, fix)
+        if not 1e-30 <= self.sensitivity <= 1e30:
+            constraint = "in [1e-30, 1e30], where float32 can work with it"
+            raise InvalidParameterError(check.message("LaplaceLDP", "sensitivity", constraint, sensitivity, fix))
         self.outside: str = check.choice("LaplaceLDP", "outside", outside, ("zero", "clamp"))
         if levels is not None:
             check.integer("LaplaceLDP", "levels", levels, 3, MAX_LEVELS)
@@ -128,7 +131,7 @@ class LaplaceLDP(ElementwiseLDP):
         above = channel.log_prob(symbols, low.long() + 1).to(position.dtype)
         return (1 - weight) * below + weight * above
 
-    def _passes(self, features: Tensor) -> Tensor | None:
+    def passes(self, features: Tensor) -> Tensor | None:
         return (features.abs() < self.sensitivity / 2).to(features.dtype)
 
     def _claim(self) -> str:

@@ -23,8 +23,10 @@ class PrivacyLayer(Protocol):
     ``decode`` returns where it differs from the one that came in, ``decode_table(shape)`` the value
     of each output symbol (a release of integers needs it), ``fitted_records`` the number
     of private records that the layer's own weights were fitted on (None: unknown), ``secure``
-    is False when the noise comes from a seed, ``quantize`` maps features to the channel's input
-    symbols where that map is the same for every element (``uniform``).
+    is False when the noise comes from a seed (a mechanism that does not say counts as that),
+    ``passes(features)`` is a factor of its straight-through gradient, and ``quantize`` maps features
+    to the channel's input symbols where ``uniform`` says that it does so alike for every element.
+    An ``epsilon`` of ``inf`` says that a layer is a defence. ``forward`` is never used at the cut.
     """
 
     def encode(

@@ -119,7 +119,7 @@ class RandomResponseLDP(ElementwiseLDP):
         turn = torch.tensor(flip, dtype=torch.float64).log().to(features)
         return torch.logaddexp(turn + F.logsigmoid(-signed), keep + F.logsigmoid(signed))
 
-    def _passes(self, features: Tensor) -> Tensor | None:
+    def passes(self, features: Tensor) -> Tensor | None:
         return None
 
     def _claim(self) -> str:

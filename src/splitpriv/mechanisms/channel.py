@@ -17,11 +17,12 @@ from torch import Tensor
 from splitpriv._errors import InvalidParameterError, ShapeError
 from splitpriv._validation import message
 from splitpriv.mechanisms.randomness import Source, words
-from splitpriv.mechanisms.rounding import log_up
+from splitpriv.mechanisms.rounding import log_up, show
 
 MAX_ENTRIES = 1 << 20
 """Tables above this many entries are not written out."""
 
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 _BLOCK = 1 << 18  # elements per step: keeps temporary arrays inside the cache
 
 
@@ -166,11 +167,14 @@ class Channel:
         kind = symbols.dtype
         if kind.is_floating_point or kind.is_complex:
             raise ShapeError(f"{owner}: {name} must have an integer dtype, got dtype={symbols.dtype}.")
+        symbols = symbols.detach()
+        if kind in _UNSIGNED:  # torch has few operations for them
+            symbols = symbols.to(torch.int64)
         if symbols.numel():
             low, high = (int(v) for v in torch.aminmax(symbols))
             if low < 0 or high >= size:
                 raise ShapeError(f"{owner}: {name} must be in [0, {size}), got values in [{low}, {high}].")
-        return symbols.detach()
+        return symbols
 
     def _draw(self, symbols: npt.NDArray[Any], source: Source) -> npt.NDArray[Any]:
         bits = (self.total - 1).bit_length()
@@ -226,7 +230,7 @@ class Channel:
 
     def __repr__(self) -> str:
         size = f"inputs={self.inputs}, outputs={self.outputs}"
-        return f"{type(self).__name__}({size}, epsilon={self.epsilon:.6g})"
+        return f"{type(self).__name__}({size}, epsilon={show(self.epsilon)})"
 
 
 class Cascade(Channel):
@@ -266,7 +270,7 @@ class Cascade(Channel):
             constraint = "<= 2**20 entries and 2**24 products"
             size = f"{self.inputs} x {self.first.outputs} x {self.outputs}"
             raise InvalidParameterError(message("Cascade", "table", constraint, size, fix))
-        return self._product
+        return [list(row) for row in self._product]
 
     @cached_property
     def _product(self) -> list[list[int]]:

@@ -18,7 +18,7 @@ from splitpriv._validation import choice, message, positive
 from splitpriv.mechanisms.channel import Channel, log_ratio, worst_ratio
 from splitpriv.mechanisms.inverse import InverseTable
 from splitpriv.mechanisms.randomness import Source
-from splitpriv.mechanisms.rounding import exp_decimal, log_up, precise
+from splitpriv.mechanisms.rounding import exp_decimal, log_up, precise, show
 
 MAX_OUTPUTS = 4096
 MAX_LEVELS = 257
@@ -66,6 +66,9 @@ class DiscreteLaplace(Channel):
 
     def __init__(self, *, epsilon: float, levels: int | None = None, bits: int = 64) -> None:
         self.asked = positive("DiscreteLaplace", "epsilon", epsilon)
+        if self.asked < 2.0**-60:
+            constraint = "large enough to be expressed in 64 bits"
+            raise InvalidParameterError(message("DiscreteLaplace", "epsilon", constraint, epsilon))
         if levels is None:
             levels = _finest_levels(self.asked)
         if not isinstance(levels, int) or levels % 2 == 0 or not 3 <= levels <= MAX_LEVELS:
@@ -130,7 +133,7 @@ class DiscreteLaplace(Channel):
 
     def __repr__(self) -> str:
         return (
-            f"DiscreteLaplace(epsilon={self.epsilon:.6g}, levels={self.inputs}, outputs={self.outputs}, "
+            f"DiscreteLaplace(epsilon={show(self.epsilon)}, levels={self.inputs}, outputs={self.outputs}, "
             f"clamping changes the variance by {100 * self.variance_change:.3g} %)"
         )
 

@@ -29,11 +29,13 @@ from splitpriv._validation import message
 
 _ZEROS = bytes(1 << 20)
 _fork_count = 0
+_guard = threading.Lock()
 
 
 def _count_fork() -> None:
-    global _fork_count
+    global _fork_count, _guard
     _fork_count += 1
+    _guard = threading.Lock()  # another thread may have held it when the fork happened
 
 
 if hasattr(os, "register_at_fork"):  # absent on Windows, which does not fork
@@ -119,8 +121,10 @@ class SeededSource:
     machine). A ``torch.Generator`` is asked for a fresh key at each read, so the noise follows
     the generator's state.
 
-    Copies, unpickled objects, forked children and DataLoader workers read streams of their own,
-    derived from the seed and from which copy or worker they are. A warning is given once per
+    Copies, unpickled objects, child processes and DataLoader workers read streams of their own,
+    derived from the seed and from which copy, process or worker they are; those of other child
+    processes than DataLoader workers are not repeatable. Two sources of one seed in one process
+    read the same stream. A warning is given once per
     process, since epsilon holds only against someone who does not know the seed.
 
     Args:
@@ -154,7 +158,7 @@ class SeededSource:
         self._home = os.getpid()
         self._place: bytes | None = None
         self._stream: _Keystream | None = None
-        self._lock = threading.Lock()
+        self._forks, self._lock = _fork_count, threading.Lock()
 
     @classmethod
     def _warn(cls) -> None:
@@ -169,9 +173,10 @@ class SeededSource:
 
     def read(self, count: int) -> npt.NDArray[np.uint8]:
         """The next ``count`` bytes."""
+        with _guard:
+            if self._forks != _fork_count:  # its lock may have been held when the fork happened
+                self._forks, self._lock = _fork_count, threading.Lock()
         place = _place(self._home)
-        if place != self._place:  # first use, or this is now another process
-            self._lock = threading.Lock()
         with self._lock:
             if self._generator is not None:
                 drawn = torch.randint(2**62, (5,), generator=self._generator)
@@ -189,7 +194,7 @@ class SeededSource:
         return {"key": _derive(drawn.numpy().tobytes(), b"copy"), "label": label}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Which copy it is goes into the key: one pickle loaded twice must not repeat a stream.
+        # Which copy it is goes into the key: one pickle loaded twice in a process is two streams.
         self._generator = None
         self._label = state["label"]
         self._key = _derive(state["key"], b"copy %d" % next(self._copies))

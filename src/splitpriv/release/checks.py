@@ -73,12 +73,18 @@ def labels(
     return given.detach().cpu().contiguous()
 
 
+def id_list(owner: str, given: Ids, records: int) -> list[Any]:
+    """Return one id per record, as plain ints or strings."""
+    checked = ids(owner, given, records)
+    return checked.tolist() if isinstance(checked, Tensor) else list(checked or ())
+
+
 def ids(owner: str, given: Ids | None, records: int) -> Tensor | list[str] | None:
     """Return one id per record: an int64 tensor, or a list of strings that a file can hold."""
     if given is None:
         return None
     listed: list[Any] = given.tolist() if isinstance(given, Tensor) else list(given)
-    if len(listed) != records:
+    if isinstance(given, (str, bytes)) or len(listed) != records:
         raise InvalidParameterError(f"{owner}: ids must be {records}, one per record, got {len(listed)}.")
     if all(isinstance(name, str) and name and is_text(name) for name in listed):
         return listed

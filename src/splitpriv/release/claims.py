@@ -10,7 +10,8 @@ from typing import Any
 
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError
-from splitpriv.accounting.spend import Spend, show
+from splitpriv.accounting.spend import Spend
+from splitpriv.mechanisms.rounding import show
 
 
 @dataclass(frozen=True, kw_only=True)

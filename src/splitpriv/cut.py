@@ -1,0 +1,134 @@
+"""The layers at the cut as one: what is priced is what runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from splitpriv._errors import InvalidParameterError, PrivacyError, ShapeError, SplitPrivError
+from splitpriv._validation import message
+from splitpriv.accounting.pricing import Price, chain_shapes, is_bridged, price
+from splitpriv.layers.compilation import eager
+from splitpriv.layers.straight_through import cast, straight_through
+
+_PROTOCOL = ("encode", "decode", "log_prob", "spend")
+
+
+class Cut(nn.Sequential):
+    """Privacy layers in a row, from the edge outward; empty where features cross as they are.
+
+    Only the protocol of :class:`~splitpriv.PrivacyLayer` is used: what reaches the server is
+    ``decode(encode(...))`` of each layer, never a layer's ``forward``. Between two layers features
+    are float32, whatever the edge computes in, so that a cascade is the channel that was priced.
+    """
+
+    def __init__(self, layers: Any) -> None:
+        super().__init__(*_checked(layers))
+
+    def price(self, shape: Sequence[int], *, edge_records: int | None) -> Price:
+        """What a record of this feature shape pays; see :func:`splitpriv.accounting.price`."""
+        return price(list(self), shape, edge_records=edge_records)
+
+    @property
+    def secure(self) -> bool:
+        """Whether all noise is secure; a mechanism that does not say so counts as insecure."""
+        return all(bool(getattr(layer, "secure", _is_defence(layer))) for layer in self)
+
+    @eager
+    def forward(
+        self,
+        features: Tensor,  # shape: (batch, *feature)
+    ) -> Tensor:  # shape: (batch, *released), dtype and device of features
+        """What the server sees, with gradients that flow back where they are wanted."""
+        shapes = chain_shapes(list(self), features.shape[1:])
+        released = features
+        for position in range(len(self)):
+            released = self._pass(position, released, shapes)
+        return cast(released.to(features.device), features.dtype)
+
+    def encode(
+        self,
+        features: Tensor,  # shape: (batch, *feature)
+    ) -> Tensor:  # shape: (batch, *symbol): integers, or float32 where the last layer is a defence
+        """What crosses the cut."""
+        if not len(self):
+            return features.detach().to(torch.float32)
+        shapes = chain_shapes(list(self), features.shape[1:])
+        for position in range(len(self) - 1):
+            features = self._pass(position, features, shapes)
+        return self._encode(len(self) - 1, features, shapes).detach()
+
+    def decode_table(self, shape: Sequence[int]) -> Tensor | None:  # shape: (outputs,)
+        """The value of each symbol that crosses, for features of this shape; None for float32.
+
+        Raises:
+            InvalidParameterError: the last layer is a mechanism and does not offer its table.
+        """
+        if not len(self):
+            return None
+        layer: Any = self[-1]
+        last = chain_shapes(list(self)[:-1], shape)[-1]
+        if hasattr(layer, "decode_table"):
+            table: Tensor = layer.decode_table(last)
+            return table
+        if math.isinf(layer.spend(last).per_record):
+            return None
+        fix = "Add decode_table(shape) -> Tensor (outputs,): the value of each symbol."
+        kind = type(layer).__name__
+        raise InvalidParameterError(f"release: the last layer must offer decode_table, got {kind}. {fix}")
+
+    def _pass(self, position: int, features: Tensor, shapes: list[tuple[int, ...]]) -> Tensor:
+        layer: Any = self[position]
+        symbols = self._encode(position, features, shapes)
+        released: Tensor = layer.decode(symbols).float()
+        self._check_shape(position, "decode", released, len(features), shapes[position + 1])
+        if symbols.is_floating_point() or not (torch.is_grad_enabled() and features.requires_grad):
+            return released  # autograd sees through a defence by itself
+        if released.shape != features.shape:
+            kind = type(layer).__name__
+            raise PrivacyError(f"SplitModel: cut[{position}] must keep the shape to train jointly, got {kind}.")
+        passes = layer.passes(features) if hasattr(layer, "passes") else None
+        return straight_through(features, released.to(features.device), passes)
+
+    def _encode(self, position: int, features: Tensor, shapes: list[tuple[int, ...]]) -> Tensor:
+        layer: Any = self[position]
+        self._check_shape(position, "the features before it", features, len(features), shapes[position])
+        if position and is_bridged(self[position - 1], layer):
+            features = features.cpu()  # where the product was computed: other devices round differently
+        try:
+            symbols: Tensor = layer.encode(features)
+        except SplitPrivError as error:
+            where = f"SplitModel: cut[{position}] failed on features of shape {tuple(features.shape)}"
+            raise type(error)(f"{where}: {error}") from error
+        if len(symbols) != len(features):
+            self._check_shape(position, "encode", symbols, len(features), tuple(symbols.shape[1:]))
+        return symbols
+
+    def _check_shape(self, position: int, what: str, found: Tensor, rows: int, shape: tuple[int, ...]) -> None:
+        if found.shape != (rows, *shape):
+            raise ShapeError(
+                f"SplitModel: cut[{position}] must have the shape that was priced, got {what} of shape "
+                f"{tuple(found.shape)} for {(rows, *shape)}. A layer that changes the shape needs output_shape(shape)."
+            )
+
+
+def _is_defence(layer: Any) -> bool:
+    return getattr(layer, "epsilon", None) == math.inf
+
+
+def _checked(cut: Any) -> list[nn.Module]:
+    chain = isinstance(cut, (list, tuple, nn.ModuleList))
+    chain = chain or (isinstance(cut, nn.Sequential) and not hasattr(cut, "spend"))
+    layers = [] if cut is None else list(cut) if chain else [cut]
+    for position, layer in enumerate(layers):
+        missing = [name for name in _PROTOCOL if not hasattr(layer, name)]
+        if missing or not isinstance(layer, nn.Module):
+            fix = f"It lacks {', '.join(missing)}." if missing else "Pass an instance."
+            constraint = "a privacy layer (nn.Module with encode, decode, log_prob, spend)"
+            name = f"cut[{position}]" if chain else "cut"
+            raise InvalidParameterError(message("SplitModel", name, constraint, layer, fix))
+    return layers
