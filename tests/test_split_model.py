@@ -74,6 +74,12 @@ def test_a_frozen_edge_stays_in_eval_mode_without_gradients() -> None:
     assert all(p.grad is not None for p in model.server.parameters())
 
 
+def test_wrapping_leaves_the_mode_of_the_server_alone() -> None:
+    whole = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 3)).eval()
+    assert not SplitModel.from_model(whole, at="1", cut=rr()).server.training
+    assert not whole[2].training
+
+
 def test_joint_training_moves_the_edge() -> None:
     model = make(LaplaceLDP(epsilon=2.0, sensitivity=8.0), joint=True).train()
     assert model.edge.training

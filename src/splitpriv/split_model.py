@@ -99,9 +99,8 @@ class SplitModel(nn.Module):
             learned = getattr(edge, _LEARNED, False)
             self.register_buffer("edge_learned", torch.tensor(learned, dtype=torch.bool))
         else:
-            self.edge.requires_grad_(False)
-            self.cut.requires_grad_(False)
-        self.train(self.training)
+            self.edge.requires_grad_(False).eval()
+            self.cut.requires_grad_(False).eval()
 
     @classmethod
     def from_model(
