@@ -281,6 +281,8 @@ class Endless(Dataset[Tensor]):
         ("records", InvalidParameterError, "data must be a Dataset with a length.*got str"),
         ({"x": X}, InvalidParameterError, "data must be a Dataset"),
         (X[:0], InvalidParameterError, "data must hold at least one record"),
+        (X.numpy(), InvalidParameterError, r"data must be a tensor, got ndarray. Use torch.as_tensor"),
+        ([(X[0], {"y": 1})] * 1, InvalidParameterError, "labels must be numbers or tensors, got dict"),
         ((X, Y, Y), InvalidParameterError, "data must be two tensors where it is a tuple, got .Tensor, Tensor, Tensor"),
         ([(X[0], "cat"), (X[1], "dog")], InvalidParameterError, "labels must be numbers or tensors, got str"),
         ((X, Y[:3]), InvalidParameterError, "data must have one label per record, got 30 records and 3 labels"),
@@ -300,6 +302,8 @@ def test_bad_arguments() -> None:
         make().release(X, batch_size=0)
     with pytest.raises(InvalidParameterError, match="release: ids must be 30, one per record, got 2"):
         make().release(X, ids=[1, 2])
+    with pytest.raises(InvalidParameterError, match=r"batch_size must be .* got batch_size=a tensor of shape \(30,\)"):
+        make().release(X, Y)  # type: ignore[arg-type]
     with pytest.raises(InvalidParameterError, match="release: ids must be all non-empty strings"):
         make().release(X, ids=[1, "a"] * 15)
     with pytest.raises(ShapeError, match="release: labels must be a tensor of one of"):

@@ -128,14 +128,13 @@ def test_bare_layers_never_charge() -> None:
 def test_ids_tell_records_apart() -> None:
     model = make()
     model(x(3), ids=["a", "b", "c"])
-    with pytest.warns(PrivacyWarning, match="every forward call is a release"):
-        model(x(2), ids=torch.tensor([2, 3]))
+    model(x(2), ids=torch.tensor([2, 3]))
     assert epsilon_total() == 16.0
     model(x(2), ids=["c", "d"])
     assert epsilon_total() == 32.0
     with pytest.raises(InvalidParameterError, match="SplitModel: ids must be 3, one per record, got 1"):
         model(x(3), ids=["a"])
-    with pytest.raises(InvalidParameterError, match="ids must be 3, one per record"):
+    with pytest.raises(InvalidParameterError, match="SplitModel: ids must be a list of 3, got one string"):
         model(x(3), ids="abc")  # type: ignore[arg-type]
 
 
@@ -171,8 +170,7 @@ def test_a_private_edge_is_infinite_until_the_number_of_records_is_known() -> No
     assert epsilon_total(model, shape=(8,)) == 160.0
     model(x(3), ids=["a", "b", "c"])
     assert epsilon_total() == 160.0
-    with pytest.warns(PrivacyWarning):
-        model(x(3), ids=["d", "e", "f"])  # whoever the edge learned from pays for these rows too
+    model(x(3), ids=["d", "e", "f"])  # whoever the edge learned from pays for these rows too
     assert epsilon_total() == 320.0
     assert "the edge was fitted on 10 private records" in model.price().notes[0]
 
@@ -187,7 +185,7 @@ def test_an_encoder_fitted_on_private_records_costs_its_records() -> None:
 
 def test_in_joint_mode_a_record_pays_for_all_rows_after_its_first_gradient() -> None:
     model = make(rr(1.0), joint=True).train()  # 8 per record and row
-    model(x(4))
+    model(x(4)).sum().backward()
     assert epsilon_total() == 8.0  # before any gradient: its own row
     model(x(4))
     assert epsilon_total() == 8.0 + 4 * 8.0
@@ -203,7 +201,7 @@ def test_joint_mode_that_never_learned_costs_one_row() -> None:
     model = make(rr(1.0), joint=True)
     with torch.no_grad():
         model(x(4))
-        model(x(4))
+    model.eval()(x(4))  # no gradient comes back
     assert epsilon_total() == 16.0
 
 
@@ -340,7 +338,7 @@ def test_learning_under_simulation_is_not_forgotten() -> None:
 
 def test_a_jointly_trained_edge_is_not_public_when_wrapped_again() -> None:
     model = make(rr(1.0), joint=True).train()
-    model(x(4))
+    model(x(4)).sum().backward()
     again = SplitModel(model.edge, model.server, rr(1.0))
     assert epsilon_total(again, shape=(8,)) == math.inf
     assert epsilon_total(SplitModel(copy.deepcopy(model.edge), nn.Identity(), rr(1.0)), shape=(8,)) == math.inf
@@ -376,8 +374,7 @@ def test_shared_weights_are_refused() -> None:
 def test_data_sets_are_named_in_forward_too() -> None:
     model = make()
     model(x(2), ids=[0, 1], dataset="train")
-    with pytest.warns(PrivacyWarning):
-        model(x(2), ids=[0, 1], dataset="test")
+    model(x(2), ids=[0, 1], dataset="test")
     assert epsilon_total() == 16.0
     model(x(2), ids=[0, 1])  # of no named set: may be the same records
     assert epsilon_total() == 32.0
@@ -414,3 +411,103 @@ def test_a_bad_batch_does_not_spoil_the_repr() -> None:
     with pytest.raises(ShapeError):
         model(torch.randn(2, 5))
     assert "unknown before the first use" in repr(model)
+
+
+# What a first user stumbled over.
+
+
+def test_ids_that_come_again_are_a_loop() -> None:
+    model = make()
+    for ids in (["a", "b"], ["c", "d"]):
+        model(x(2), ids=ids)  # new records: serving, no loop
+    with pytest.warns(
+        PrivacyWarning, match=r"every forward call is a release.*model\.release\(\.\.\.\) once"
+    ) as caught:
+        model(x(2), ids=["e", "a"])
+    assert caught[0].filename == __file__  # the user's line, not ours
+    model(x(2), ids=["a", "b"])  # once is enough
+
+
+@pytest.mark.parametrize(
+    "edge",
+    [
+        nn.TransformerEncoderLayer(4, 2, 8, batch_first=False),
+        nn.Sequential(nn.Flatten(2), nn.LayerNorm(4), nn.BatchNorm1d(5)),
+    ],
+    ids=["sequence", "norm"],
+)
+def test_an_edge_that_mixes_records_is_refused_where_it_shows(edge: nn.Module) -> None:
+    records = torch.randn(6, 5, 4)
+    model = SplitModel(edge, nn.Identity(), rr())
+    if isinstance(edge, nn.TransformerEncoderLayer):
+        with pytest.raises(PrivacyError, match=r"edge must treat each record by itself.*batch_first=True"):
+            model.release(records, progress=False)
+        with pytest.raises(PrivacyError, match="rows depend on one another"):
+            SplitModel.from_model(nn.Sequential(edge, nn.Linear(4, 2)), at="0", cut=rr(), example_input=records)
+        assert epsilon_total() == 0.0
+    else:
+        model.release(records, progress=False)  # BatchNorm in eval mode is fine
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_an_edge_of_another_dtype_is_not_taken_for_one_that_mixes(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    edge = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.LayerNorm(128), nn.Linear(128, 32)).to(dtype)
+    release = SplitModel(edge, nn.Identity(), rr()).release(torch.randn(50, 64).to(dtype), progress=False)
+    assert len(release) == 50
+
+
+def test_what_the_edge_has_learned_goes_with_the_state_dict() -> None:
+    joint = make(rr(1.0), joint=True).train()
+    joint(x(4)).sum().backward()
+    frozen = make(rr(1.0))
+    frozen.load_state_dict(joint.state_dict())
+    assert epsilon_total(frozen, shape=(8,)) == math.inf
+    again = make(rr(1.0), joint=True)
+    again.load_state_dict(joint.state_dict())
+    again(x(3))
+    assert epsilon_total() >= 3 * 8.0
+    rewrapped = SplitModel(again.edge, nn.Identity(), rr(1.0))
+    assert epsilon_total(rewrapped, shape=(8,)) == math.inf
+
+
+def test_another_layer_can_be_put_at_the_cut() -> None:
+    model = make()
+    model.cut = rr(4.0)
+    assert model.spend((8,)).per_record == 32.0
+    model(x())
+    with pytest.raises(InvalidParameterError, match="cut must be a privacy layer"):
+        model.cut = nn.ReLU()
+
+
+def test_an_empty_batch_costs_nothing() -> None:
+    make()(x()[:0])
+    assert epsilon_total() == 0.0
+
+
+def test_a_frozen_edge_that_was_switched_by_hand_is_switched_back() -> None:
+    model = make()
+    model.edge.train()
+    model(x())
+    assert not model.edge.training
+
+
+def test_edges_with_other_outputs_or_inputs_are_refused() -> None:
+    class Pair(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x, x
+
+    with pytest.raises(ShapeError, match="SplitModel: edge must return one tensor, got tuple"):
+        SplitModel(Pair(), nn.Identity(), rr())(x())
+    bilinear = Two()
+    with pytest.raises(InvalidParameterError, match="example_input must be one tensor, got tuple"):
+        SplitModel.from_model(bilinear, at="both", cut=rr(), example_input=(x(), x()))
+
+
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.both, self.head = nn.Bilinear(6, 6, 8), nn.Linear(8, 3)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.head(self.both(a, b))

@@ -86,6 +86,37 @@ def test_mixed_modes_are_restored_module_by_module() -> None:
     assert [module.training for module in model] == [True, False, True, True]
 
 
+def test_one_output_and_dictionaries_are_no_classes() -> None:
+    release = released()
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    assert evaluate(server(1), release, loss=lambda out, y: bce(out[:, 0], y.float()))[1] is None
+
+    class Named(nn.Linear):
+        def forward(self, input: torch.Tensor) -> dict[str, torch.Tensor]:  # type: ignore[override]
+            return {"logits": super().forward(input)}
+
+    def loss(out: dict[str, torch.Tensor], y: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(out["logits"], y)
+
+    history = fit(Named(4, 2), release, epochs=1, loss=loss, validation=release, progress=False)  # type: ignore[arg-type]
+    assert history.validation_accuracy == ()
+    with pytest.raises(InvalidParameterError, match=r"server must return a tensor where no loss is given, got dict"):
+        fit(Named(4, 2), release, epochs=1, progress=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_servers_of_other_dtypes(dtype: torch.dtype) -> None:
+    model = server().to(dtype)
+    fit(model, released(), epochs=1, validation=released(), progress=False)
+    assert model[0].weight.dtype == dtype
+
+
+def test_a_part_of_a_release_validates() -> None:
+    release = released()
+    history = fit(server(), release.subset(range(150)), validation=release.subset(slice(150, 200)), progress=False)
+    assert len(history.validation_accuracy) == 20
+
+
 def test_divergence_is_an_error() -> None:
     with pytest.raises(NonFiniteError, match=r"got loss=nan in epoch 0\. Lower lr"):
         fit(server(), released(), epochs=1, loss=lambda out, y: out.sum() * math.nan, progress=False)
@@ -111,6 +142,13 @@ def test_what_cannot_be_trained_is_refused() -> None:
         fit(server(), released(None))
     with pytest.raises(InvalidParameterError, match="validation must be a non-empty release with labels"):
         fit(server(), released(), validation=released(None))
+    with pytest.raises(InvalidParameterError, match=r"fit: release must be a Release, got tuple\. SplitModel\.release"):
+        fit(server(), (X, Y))  # type: ignore[arg-type]
+    whole = SplitModel(nn.Identity(), server(), RandomResponseLDP(epsilon=1.0))
+    with pytest.raises(
+        InvalidParameterError, match=r"server must be the server's half, got SplitModel\. Pass model\.server"
+    ):
+        fit(whole, released())
     with pytest.raises(InvalidParameterError, match="server must have parameters that require grad"):
         fit(nn.Identity(), released())
     with pytest.raises(InvalidParameterError, match="evaluate: batch_size must be an integer >= 1"):

@@ -32,7 +32,19 @@ class PrivacyError(SplitPrivError, RuntimeError):
 
 
 class BudgetExceeded(PrivacyError):
-    """A charge would pass the limit of a ledger; nothing was drawn or spent."""
+    """A charge would pass the limit of a ledger; nothing was drawn or spent.
+
+    Attributes:
+        limit: the limit of that ledger; None where the error was made by hand, like the others.
+        spent: what the worst record in the charge had paid.
+        asked: what the charge asked of it.
+    """
+
+    def __init__(
+        self, text: str, *, limit: float | None = None, spent: float | None = None, asked: float | None = None
+    ) -> None:
+        super().__init__(text)
+        self.limit, self.spent, self.asked = limit, spent, asked
 
 
 class PrivacyWarning(UserWarning):

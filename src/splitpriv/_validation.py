@@ -15,7 +15,9 @@ from splitpriv._errors import InvalidParameterError, NonFiniteError, PrivacyErro
 
 def message(owner: str, name: str, constraint: str, value: object, fix: str = "") -> str:
     """One wording for all errors: owner, parameter, constraint, value, what to do."""
-    return f"{owner}: {name} must be {constraint}, got {name}={value!r}. {fix}".rstrip()
+    # Of a tensor its shape: it may hold data that must not reach a log.
+    shown = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+    return f"{owner}: {name} must be {constraint}, got {name}={shown}. {fix}".rstrip()
 
 
 def positive(owner: str, name: str, value: Any, fix: str = "") -> float:

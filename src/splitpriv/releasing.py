@@ -16,6 +16,7 @@ from splitpriv import accounting
 from splitpriv._errors import InvalidParameterError, PrivacyError, ShapeError
 from splitpriv._modes import modes_kept
 from splitpriv.accounting import Price
+from splitpriv.independence import refuse_mixing
 from splitpriv.mechanisms.rounding import scale_up
 from splitpriv.release import Claims, Release, checks
 from splitpriv.release.records import Records
@@ -81,7 +82,11 @@ def _features(model: SplitModel, records: Records) -> Iterator[tuple[Tensor, Ten
         seen += len(x)
         if seen > records.count:
             raise PrivacyError(f"release: data must yield {records.count} records as its length says, got more.")
-        yield model._features(x if parameter is None else x.to(parameter.device)), labels
+        x = x if parameter is None else x.to(parameter.device)
+        features = model._features(x)
+        if seen == len(x):  # the first batch
+            refuse_mixing(model.edge, x, features)
+        yield features, labels
 
 
 def _charge(model: SplitModel, price: Price, rows: int, ids: list[Any] | None, dataset: str, labelled: bool) -> float:

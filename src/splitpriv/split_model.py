@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from splitpriv import _validation as check
 from splitpriv import accounting
-from splitpriv._errors import InvalidParameterError, PrivacyError, PrivacyWarning, ShapeError
+from splitpriv._errors import InvalidParameterError, PrivacyError, ShapeError
 from splitpriv._modes import modes_kept
+from splitpriv._warnings import warn
 from splitpriv.accounting import Price, Spend
 from splitpriv.cut import Cut
 from splitpriv.cutting import split
+from splitpriv.independence import refuse_batch_statistics, refuse_mixing, refuse_shared_tensors
 from splitpriv.layers.compilation import eager
 from splitpriv.mechanisms.rounding import scale_up
 from splitpriv.release import Release, checks
@@ -55,7 +55,7 @@ class SplitModel(nn.Module):
 
     Does not protect: the edge's weights (joint or private ones are ∞ when exported), the order
     and number of records, anything that custom code in the edge mixes between records (BatchNorm
-    is refused; other ways are not detected).
+    is refused, and so is what shows on the first and last row of a batch; more is not detected).
 
     Example:
         >>> edge, server = nn.Linear(8, 16), nn.Linear(16, 3)
@@ -92,13 +92,14 @@ class SplitModel(nn.Module):
                 )
         self.edge_records = edge_records
         self.edge, self.cut, self.server = _module("edge", edge), Cut(cut), _module("server", server)
-        self._refuse_shared_state()
+        refuse_shared_tensors([self.edge, self.cut], self.server)
         self._feature_shape: tuple[int, ...] | None = None
-        self._calls, self._warned_unbounded = 0, False
-        if self.joint:
-            learned = getattr(edge, _LEARNED, False)
-            self.register_buffer("edge_learned", torch.tensor(learned, dtype=torch.bool))
-        else:
+        self._first_call: Any = None
+        self._warned_unbounded = False
+        # Whether the edge has learned from raw records: in the state_dict, and as a mark on the edge.
+        self.register_buffer("edge_learned", torch.tensor(getattr(edge, _LEARNED, False), dtype=torch.bool))
+        self.register_load_state_dict_post_hook(_mark_loaded)
+        if not self.joint:
             self.edge.requires_grad_(False).eval()
             self.cut.requires_grad_(False).eval()
 
@@ -114,18 +115,22 @@ class SplitModel(nn.Module):
     ) -> SplitModel:
         """Cut ``model`` after the module named ``at``, and put ``cut`` there.
 
-        The halves share the model's parameters. With an ``example_input`` (public: it does not
-        cross) the cut is verified, and the feature shape, hence every price, is known at once.
+        The halves share the model's parameters, and the edge's are frozen in it: pass a
+        ``copy.deepcopy`` to keep the model as it is, or to try one cut after another. With an
+        ``example_input`` (public: it does not cross) the cut is verified, and the feature shape,
+        hence every price, is known at once.
 
         Args:
             model: any module that :func:`splitpriv.split` can cut.
             at: name of the last module of the edge.
             cut: see the class.
-            example_input: a public batch.
+            example_input: a public batch of two or more records, one tensor.
             options: keyword arguments of the class.
 
         Raises:
             CutError: the model cannot be cut there.
+            PrivacyError: on the example, a row of the edge depends on other records.
+            InvalidParameterError: ``example_input`` is not one tensor, or an option is out of range.
         """
         edge, server = split(model, at, example_input)
         wrapped = cls(edge, server, cut, **options)
@@ -134,9 +139,15 @@ class SplitModel(nn.Module):
         return wrapped
 
     def _learn_shape(self, example: Tensor) -> None:
+        if not isinstance(example, Tensor):
+            fix = "Fix the other inputs in a module of your own, or cut behind where they are used up."
+            kind = type(example).__name__
+            raise InvalidParameterError(f"SplitModel: example_input must be one tensor, got {kind}. {fix}")
         with modes_kept(self.edge), torch.no_grad():
             self.edge.eval()
-            shape = tuple(self._checked(self.edge(example), None).shape[1:])
+            features = self._checked(self.edge(example), example)
+            refuse_mixing(self.edge, example, features)
+        shape = tuple(features.shape[1:])
         self.price(shape)  # refuses layers that do not fit
         self._feature_shape = shape
 
@@ -161,7 +172,7 @@ class SplitModel(nn.Module):
                 "Give example_input to from_model, or the shape of the features at the cut."
             )
         edge_records = 0 if self.edge_data == "public" else self.edge_records
-        if edge_records == 0 and not self.joint and getattr(self.edge, _LEARNED, False):
+        if edge_records == 0 and not self.joint and self._has_learned():
             edge_records = None  # trained jointly before, on nobody knows how many records
         return self.cut.price(known, edge_records=edge_records)
 
@@ -202,17 +213,27 @@ class SplitModel(nn.Module):
             ShapeError, NonFiniteError: the features do not fit the cut.
         """
         features = self._features(x)
-        self._charge_call(features, ids, dataset)
+        if len(features):  # an empty batch releases nothing
+            self._charge_call(features, ids, dataset)
         output: Tensor = self.server(self.cut(features))
         return output
 
     def _features(self, x: Tensor) -> Tensor:
-        self._refuse_batch_norm()
+        if not self.joint and self.edge.training:
+            self.edge.eval()  # someone switched it by hand
+        self._refuse_batch_statistics()
         with torch.set_grad_enabled(self.joint and torch.is_grad_enabled()):
             return self._checked(self.edge(x), x)
 
     @eager
+    def _refuse_batch_statistics(self) -> None:
+        refuse_batch_statistics("edge", self.edge)
+        refuse_batch_statistics("cut", self.cut)
+
+    @eager
     def _checked(self, features: Any, x: Tensor | None) -> Tensor:
+        if not isinstance(features, Tensor):
+            raise ShapeError(f"SplitModel: edge must return one tensor, got {type(features).__name__}.")
         checked = check.features("SplitModel", features)
         if isinstance(x, Tensor) and len(checked) != len(x):
             got = f"{len(checked)} rows for {len(x)} records"
@@ -227,15 +248,21 @@ class SplitModel(nn.Module):
         shape = tuple(features.shape[1:])
         self._charge(self.price(shape), len(features), listed, dataset)
         self._feature_shape = shape
-        self._warn_if_looped()
-        if self.joint and torch.is_grad_enabled():
-            self.edge_learned.fill_(True)
-            setattr(self.edge, _LEARNED, True)  # goes with the edge, should it be wrapped again
+        self._warn_if_looped(listed, dataset)
+        if features.requires_grad:  # joint: from the first gradient on, the edge's weights know the records
+            features.register_hook(lambda gradient: self._learn())  # type: ignore[no-untyped-call]
+
+    def _learn(self) -> None:
+        self.edge_learned.fill_(True)
+        setattr(self.edge, _LEARNED, True)  # goes with the edge, should it be wrapped again
+
+    def _has_learned(self) -> bool:
+        return bool(self.edge_learned) or getattr(self.edge, _LEARNED, False)
 
     def _charge(self, price: Price, rows: int, ids: Sequence[str | int] | None, dataset: str) -> float:
         """Charge for ``rows`` rows before they are drawn; returns what the worst record pays."""
         cost = price.per_record(rows)
-        learned = self.joint and bool(self.edge_learned)
+        learned = self.joint and self._has_learned()
         if learned:
             cost = max(cost, scale_up(price.tied, rows))
         if learned or price.rows != 0:
@@ -243,43 +270,20 @@ class SplitModel(nn.Module):
         accounting.charge(cost, ids=ids, dataset=dataset)
         if math.isinf(cost) and not (self._warned_unbounded or accounting.simulating()):
             self._warned_unbounded = True
-            why = "; ".join(price.notes)
-            warnings.warn(f"SplitModel: released with epsilon infinite: {why}.", PrivacyWarning, stacklevel=6)
+            warn(f"SplitModel: released with epsilon infinite: {'; '.join(price.notes)}.")
         return cost
 
-    def _warn_if_looped(self) -> None:
-        if self.joint or accounting.simulating():
+    def _warn_if_looped(self, ids: list[Any] | None, dataset: str) -> None:
+        """Once, at the second call without ids, or where the first id that was seen comes again."""
+        if self.joint or accounting.simulating() or self._first_call == "warned":
             return
-        self._calls += 1
-        if self._calls == 2:
-            warnings.warn(
+        if self._first_call is None:
+            self._first_call = (dataset, ids and ids[0])
+        elif ids is None or self._first_call in [(dataset, i) for i in ids]:
+            self._first_call = "warned"
+            warn(
                 "SplitModel: every forward call is a release and its cost adds up. With a frozen edge, use "
-                "model.release(...) once and train the server on it; ids= tells records apart.",
-                PrivacyWarning,
-                stacklevel=6,
-            )
-
-    @eager
-    def _refuse_batch_norm(self) -> None:
-        for part, root in (("edge", self.edge), ("cut", self.cut)):
-            for name, module in root.named_modules():
-                instance = isinstance(module, nn.modules.instancenorm._InstanceNorm)
-                tied = module.training and module.track_running_stats if instance else None
-                if isinstance(module, _NormBase) and not instance:
-                    tied = module.training or module.running_mean is None
-                if tied:
-                    raise PrivacyError(
-                        f"SplitModel: {part} must not normalise over the batch, got BatchNorm {name!r} using batch "
-                        "statistics, which ties records together. Put it in eval mode, or use GroupNorm."
-                    )
-
-    def _refuse_shared_state(self) -> None:
-        private = {id(t) for part in (self.edge, self.cut) for t in (*part.parameters(), *part.buffers())}
-        shared = [n for n, t in (*self.server.named_parameters(), *self.server.named_buffers()) if id(t) in private]
-        if shared:
-            fix = "Give the server a copy of its own."
-            raise InvalidParameterError(
-                check.message("SplitModel", "server", "free of the edge's tensors", ", ".join(shared), fix)
+                "model.release(...) once and train the server on it; ids= tells records apart."
             )
 
     # Release -------------------------------------------------------------------------------
@@ -311,10 +315,20 @@ class SplitModel(nn.Module):
             PrivacyError: the data have labels and ``labels`` was not declared; a DataLoader
                 repeats records; BatchNorm on the edge.
             InvalidParameterError: ``data`` is empty or of another kind, ids do not fit.
+            NonFiniteError, ShapeError: features do not fit. What was charged by then stays charged, since
+                noise may have been drawn: look for bad records before the release.
         """
         return release_records(self, data, batch_size=batch_size, ids=ids, progress=progress, dataset=dataset)
 
     # Module --------------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Another layer may be put at the cut; it is checked and frozen like the first.
+        if name == "cut" and not isinstance(value, Cut):
+            value = Cut(value)
+            if not self.joint:
+                value.requires_grad_(False).eval()
+        super().__setattr__(name, value)
 
     def train(self, mode: bool = True) -> SplitModel:
         """Set the mode; a frozen edge and its cut stay in eval mode."""
@@ -330,9 +344,15 @@ class SplitModel(nn.Module):
             cost = "ε per record: unknown before the first use" if len(self.cut) else "ε ∞ per record"
         else:
             cost = str(self.price())
-        edge = "trained jointly, so a record pays for every row after its first gradient" if self.joint else "frozen"
+        joint = "trained jointly, so a record pays for every row after its first gradient"
+        edge = joint if self.joint else f"frozen, {self.edge_data} data"
         labels = {"public": "public (ε covers features only)", "private": "private, unprotected (ε ∞)"}
-        return f"{cost}; edge: {edge}, {self.edge_data} data; labels: {labels.get(self.labels or '', 'none')}"
+        return f"{cost}; edge: {edge}; labels: {labels.get(self.labels or '', 'none')}"
+
+
+def _mark_loaded(model: SplitModel, keys: object) -> None:
+    if model.edge_learned:
+        model._learn()
 
 
 def _module(name: str, value: Any) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +61,7 @@ def fit(
         lr: learning rate, > 0.
         weight_decay: decoupled weight decay (AdamW), >= 0.
         loss: ``loss(outputs, labels)``; by default cross-entropy for integer labels, mean squared
-            error for floating-point ones.
+            error for floating-point ones. Features come in the server's floating-point dtype.
         validation: a second labelled release, evaluated after each epoch.
         device: where to train; None for where the server's parameters are. The server stays there.
         seed: order of the records; None for a new order each time.
@@ -74,6 +75,7 @@ def fit(
             records, or the server has nothing to train.
         NonFiniteError: the loss became NaN or infinite; the server is then not usable.
     """
+    _server("fit", server)
     check.integer("fit", "epochs", epochs, 1)
     check.integer("fit", "batch_size", batch_size, 1)
     check.positive("fit", "lr", lr)
@@ -85,8 +87,8 @@ def fit(
     trained = [p for p in server.parameters() if p.requires_grad]
     if not trained:
         raise InvalidParameterError("fit: server must have parameters that require grad, got none.")
-    home = trained[0].device if device is None else torch.device(device)
-    server.to(home)
+    if device is not None:
+        server.to(device)
     criterion = loss or _default_loss
     optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay)
     order = torch.Generator()
@@ -96,7 +98,7 @@ def fit(
         bar = tqdm(range(epochs), desc="fit", unit="epoch", disable=not progress)
         for epoch in bar:
             server.train()
-            losses.append(_epoch(server, release, criterion, optimizer, batch_size, order, home, epoch))
+            losses.append(_epoch(server, release, criterion, optimizer, batch_size, order, epoch))
             bar.set_postfix(loss=f"{losses[-1]:.4f}")
             if validation is not None:
                 seen.append(evaluate(server, validation, loss=criterion, batch_size=batch_size))
@@ -122,19 +124,19 @@ def evaluate(
     Raises:
         InvalidParameterError: the release has no labels or no records.
     """
+    _server("evaluate", server)
     check.integer("evaluate", "batch_size", batch_size, 1)
     _labelled("release", release, "evaluate")
     criterion = loss or _default_loss
-    parameter = next(server.parameters(), None)
-    home = torch.device("cpu") if parameter is None else parameter.device
+    place = _place(server)
     total, right, classes = 0.0, 0, True
     with modes_kept(server), torch.no_grad():
         server.eval()
         for indices in torch.split(torch.arange(len(release)), batch_size):
-            features, labels = _batch(release, indices, home)
+            features, labels = _batch(release, indices, *place)
             outputs = server(features)
             total += float(criterion(outputs, labels)) * len(indices)
-            classes = classes and not labels.is_floating_point() and outputs.ndim == 2
+            classes = classes and _are_classes(outputs, labels)
             if classes:
                 right += int((outputs.argmax(1) == labels).sum())
     return total / len(release), right / len(release) if classes else None
@@ -147,15 +149,14 @@ def _epoch(
     optimizer: torch.optim.Optimizer,
     batch_size: int,
     order: torch.Generator,
-    home: torch.device,
     epoch: int,
 ) -> float:
-    total = 0.0
+    total, place = 0.0, _place(server)
     steps = list(torch.split(torch.randperm(len(release), generator=order), batch_size))
     if len(steps) > 1 and batch_size > 1 and len(steps[-1]) == 1:
         steps[-2:] = [torch.cat(steps[-2:])]  # BatchNorm cannot train on a single record
     for indices in steps:
-        features, labels = _batch(release, indices, home)
+        features, labels = _batch(release, indices, *place)
         value = criterion(server(features), labels)
         optimizer.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
@@ -167,19 +168,44 @@ def _epoch(
     return total / len(release)
 
 
-def _batch(release: Release, indices: Tensor, home: torch.device) -> tuple[Tensor, Tensor]:
+def _batch(release: Release, indices: Tensor, home: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     features, labels = release.batch(indices)
     assert labels is not None
-    return features.to(home), labels.to(home)
+    return features.to(home, dtype), labels.to(home)
+
+
+def _place(server: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Where the server computes, and in which floating-point dtype."""
+    parameters = [p for p in server.parameters() if p.is_floating_point()]
+    return (parameters[0].device, parameters[0].dtype) if parameters else (torch.device("cpu"), torch.float32)
+
+
+def _are_classes(outputs: Any, labels: Tensor) -> bool:
+    """Whether the largest output is an answer: one label, and one of several outputs, per record."""
+    if not isinstance(outputs, Tensor) or labels.is_floating_point() or labels.ndim != 1:
+        return False
+    return outputs.ndim == 2 and outputs.shape[1] > 1
+
+
+def _server(owner: str, server: Any) -> None:
+    if not isinstance(server, nn.Module) or hasattr(server, "cut"):
+        kind = type(server).__name__
+        raise InvalidParameterError(f"{owner}: server must be the server's half, got {kind}. Pass model.server.")
 
 
 def _default_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    if not isinstance(outputs, Tensor):
+        kind = type(outputs).__name__
+        raise InvalidParameterError(f"fit: server must return a tensor where no loss is given, got {kind}. Pass loss=.")
     if labels.is_floating_point():
         return F.mse_loss(outputs.reshape(labels.shape), labels.to(outputs.dtype))
     return F.cross_entropy(outputs, labels.long())
 
 
-def _labelled(name: str, release: Release, owner: str = "fit") -> None:
+def _labelled(name: str, release: Any, owner: str = "fit") -> None:
+    if not isinstance(release, Release):
+        fix = "SplitModel.release makes one; release.subset(indices) is a part of one."
+        raise InvalidParameterError(f"{owner}: {name} must be a Release, got {type(release).__name__}. {fix}")
     if not len(release) or release.labels is None:
         fix = 'Release (features, label) records from a SplitModel with labels="public" or "private".'
         raise InvalidParameterError(check.message(owner, name, "a non-empty release with labels", release, fix))

@@ -89,7 +89,9 @@ def test_a_ledger_charged_as_an_object_reaches_those_in_force_once() -> None:
 def test_a_limit_refuses_and_nothing_is_charged_anywhere() -> None:
     with Ledger() as outer, Ledger(limit=3.0) as ledger:
         charge(2.0)
-        with pytest.raises(BudgetExceeded, match=r"limit=3 with 2 spent and 1\.5 asked. Nothing was drawn"):
+        with pytest.raises(
+            BudgetExceeded, match=r"limit=3 with 2 spent and 1\.5 asked by the worst record\. Nothing was drawn"
+        ):
             charge(1.5)
         assert (outer.epsilon, ledger.epsilon) == (2.0, 2.0)
         charge(1.0)  # exactly at the limit
@@ -112,6 +114,19 @@ def test_a_limit_looks_at_each_record() -> None:
         with pytest.raises(BudgetExceeded, match="1 spent and 4 asked"):
             charge(2.0, ids=["c", "c"])
         charge(2.0, ids=["c"])
+
+
+def test_a_refusal_says_what_was_asked_and_the_ledger_what_is_left() -> None:
+    with Ledger(limit=3.0) as ledger:
+        charge(1.0)
+        charge(0.5, ids=["a"])
+        with pytest.raises(BudgetExceeded) as caught:
+            charge(2.5, ids=["a", "b"])
+        assert (ledger.remaining("a"), ledger.remaining("b")) == (1.5, 2.0)
+        charge(ledger.remaining("a"), ids=["a"])
+        assert ledger.remaining("a") == 0.0
+    assert (caught.value.limit, caught.value.spent, caught.value.asked) == (3.0, 1.5, 2.5)
+    assert Ledger().remaining("a") == math.inf
 
 
 def test_a_limit_refuses_what_nothing_bounds() -> None:
@@ -224,13 +239,18 @@ def test_bad_input_is_refused_and_nothing_is_charged() -> None:
             with pytest.raises(InvalidParameterError, match="epsilon must be >= 0"):
                 charge(epsilon)
         for ids in ([1.5], [None], [True], [b"x"]):
-            with pytest.raises(InvalidParameterError, match="ids must be str or int"):
+            with pytest.raises(InvalidParameterError, match="ids must be str or int, got"):
                 charge(1.0, ids=ids)  # type: ignore[arg-type]
         for limit in (0, -1.0, math.inf, math.nan):
             with pytest.raises(InvalidParameterError, match="Ledger: limit must be finite and > 0"):
                 Ledger(limit=limit)
         with pytest.raises(InvalidParameterError, match="must be entered once"):
             ledger.__enter__()
+        with pytest.raises(InvalidParameterError, match="ids must be a list, got one string"):
+            charge(1.0, ids="abc")
+        for record in (None, 1.5, ["p"]):
+            with pytest.raises(InvalidParameterError, match="ids must be str or int"):
+                ledger.spent(record)  # type: ignore[arg-type]
         charge(1.0, ids=[])
         assert ledger.epsilon == 0.0
 

@@ -30,6 +30,10 @@ def test_what_is_shown_is_never_below_what_is_meant(epsilon: float) -> None:
     assert epsilon <= shown <= epsilon * (1 + 1.1e-5)
 
 
+def test_a_round_number_is_shown_as_one() -> None:
+    assert [show(e) for e in (0.1, 0.2, 0.05, 2.2, 1e-3)] == ["0.1", "0.2", "0.05", "2.2", "0.001"]
+
+
 def test_infinity_is_shown_as_a_sign() -> None:
     assert show(math.inf) == "∞"
     assert show(0.0) == "0"

@@ -29,6 +29,7 @@ def test_several_of_one_record_add() -> None:
     assert epsilon_total(parts, shape=(10,)) == pytest.approx(30.0)
     assert epsilon_total(parts, shape=(10,)) <= 30.0
     assert epsilon_total([]) == 0.0
+    assert epsilon_total([parts[0], Ledger()], shape=(10,)) == 10.0
 
 
 def test_ledgers() -> None:

@@ -244,7 +244,7 @@ def test_repr_shows_every_claim(lab: Any) -> None:
         "  ε 2 per element × 6 = 12 per record; worst record ε 24",
         "  layers: A, B",
         "  labels: public, not covered by ε",
-        "  edge: public data, joint training",
+        "  edge: trained jointly on the records",
         "  noise: not secure",
         "  simulated: charged to no ledger",
         "  note: two lines",

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from fractions import Fraction
 from types import TracebackType
 
 from splitpriv._errors import BudgetExceeded, InvalidParameterError
 from splitpriv._validation import message, positive
-from splitpriv.mechanisms.rounding import scale_up, show, sum_up
+from splitpriv.mechanisms.rounding import round_down, scale_up, show, sum_up
 
 RecordId = str | int
 
@@ -83,8 +85,19 @@ class Ledger:
 
         Its own charges, all those without ids, and the largest sum that may be its own under
         another id: of the ids without a data set's name, or, for such an id, of all others.
+
+        Raises:
+            InvalidParameterError: ``record`` is not a str or an int.
         """
+        _count([record])
         return sum_up([self._elsewhere(dataset), self._by_id.get(dataset, {}).get(record, 0.0)])
+
+    def remaining(self, record: RecordId, dataset: str = "") -> float:
+        """What one record may still pay, rounded inward; ``inf`` without a limit. See :meth:`spent`."""
+        spent = self.spent(record, dataset)
+        if self.limit is None:
+            return math.inf
+        return max(0.0, round_down(Fraction(self.limit) - Fraction(spent))) if math.isfinite(spent) else 0.0
 
     def _elsewhere(self, dataset: str) -> float:
         return sum_up([self._common, self._worst[not dataset]])
@@ -122,8 +135,11 @@ class Ledger:
             )
         if total > self.limit:
             raise BudgetExceeded(
-                f"Ledger: limit must be at least what is spent, got limit={self.limit:g} with "
-                f"{show(spent)} spent and {show(asked)} asked. Nothing was drawn or charged."
+                f"Ledger: limit must not be passed, got limit={self.limit:g} with {show(spent)} spent and "
+                f"{show(asked)} asked by the worst record. Nothing was drawn or charged.",
+                limit=self.limit,
+                spent=spent,
+                asked=asked,
             )
 
     def _add(self, epsilon: float, counts: Counter[RecordId] | None, dataset: str) -> None:
@@ -187,10 +203,12 @@ def _charge(ledgers: Sequence[Ledger], epsilon: float, ids: Sequence[RecordId] |
 
 
 def _count(ids: Sequence[RecordId]) -> Counter[RecordId]:
+    if isinstance(ids, (str, bytes)):
+        raise InvalidParameterError("Ledger: ids must be a list, got one string. Put it in a list.")
     for record in ids:
         if isinstance(record, bool) or not isinstance(record, (str, int)):
-            fix = "Convert tensors with .tolist()."
-            raise InvalidParameterError(message("Ledger.charge", "ids", "str or int", record, fix))
+            kind = type(record).__name__
+            raise InvalidParameterError(f"Ledger: ids must be str or int, got {kind}. Convert tensors with .tolist().")
     return Counter(ids)
 
 

@@ -20,7 +20,7 @@ def epsilon_total(what: Any = None, *, shape: Sequence[int] | None = None, delta
     nothing                what the worst record has paid in the ledger in force
     a :class:`Ledger`      what the worst record has paid in it
     a layer                one release of one record of feature shape ``shape``
-    a ``SplitModel``       one release of one record (shape from its first use or ``shape``)
+    a ``SplitModel``       one released row (shape from its first use or ``shape``)
     a ``Release``          the worst record in it
     a list or tuple        the sum: several of these on one record
     =====================  ===========================================================
@@ -53,7 +53,8 @@ def epsilon_total(what: Any = None, *, shape: Sequence[int] | None = None, delta
     if isinstance(what, type):
         raise InvalidParameterError(message("epsilon_total", "what", "an instance, not a class", what))
     if isinstance(what, (list, tuple)):
-        return sum_up(epsilon_total(part, shape=shape, delta=delta) for part in what)
+        shapes = [shape if hasattr(part, "spend") else None for part in what]
+        return sum_up(epsilon_total(part, shape=s, delta=delta) for part, s in zip(what, shapes, strict=True))
     if hasattr(what, "spend"):  # a layer, or a SplitModel
         return float(what.spend(shape).per_record)
     if shape is not None:

@@ -15,7 +15,6 @@ import itertools
 import multiprocessing
 import os
 import threading
-import warnings
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,8 +23,9 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from torch.utils.data import get_worker_info
 
-from splitpriv._errors import InvalidParameterError, PrivacyWarning
+from splitpriv._errors import InvalidParameterError
 from splitpriv._validation import message
+from splitpriv._warnings import warn
 
 _ZEROS = bytes(1 << 20)
 _fork_count = 0
@@ -164,11 +164,9 @@ class SeededSource:
     def _warn(cls) -> None:
         if not cls._warned:
             cls._warned = True
-            warnings.warn(
+            warn(
                 "Noise from a seed or a torch.Generator is for experiments: whoever knows or guesses the "
-                "seed can remove it. Leave generator=None to release real data.",
-                PrivacyWarning,
-                stacklevel=4,
+                "seed can remove it. Leave generator=None to release real data."
             )
 
     def read(self, count: int) -> npt.NDArray[np.uint8]:

@@ -67,10 +67,12 @@ def log_up(ratio: Fraction | None) -> float:
 
 
 def show(epsilon: float) -> str:
-    """A loss for people: six digits, rounded outward like every reported loss."""
+    """A loss for people: six digits that, read back as a float, are never below it."""
     if math.isinf(epsilon):
         return "∞"
-    digits = Context(prec=6, rounding=ROUND_CEILING).create_decimal(Decimal(epsilon))
+    digits = Context(prec=6).create_decimal(Decimal(epsilon))
+    if float(digits) < epsilon:
+        digits = Context(prec=6, rounding=ROUND_CEILING).create_decimal(Decimal(epsilon))
     whole = digits == digits.to_integral_value()
     return f"{int(digits):,}" if whole else f"{digits.normalize():,f}"
 

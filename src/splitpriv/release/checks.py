@@ -84,7 +84,9 @@ def ids(owner: str, given: Ids | None, records: int) -> Tensor | list[str] | Non
     if given is None:
         return None
     listed: list[Any] = given.tolist() if isinstance(given, Tensor) else list(given)
-    if isinstance(given, (str, bytes)) or len(listed) != records:
+    if isinstance(given, (str, bytes)):
+        raise InvalidParameterError(f"{owner}: ids must be a list of {records}, got one string.")
+    if len(listed) != records:
         raise InvalidParameterError(f"{owner}: ids must be {records}, one per record, got {len(listed)}.")
     if all(isinstance(name, str) and name and is_text(name) for name in listed):
         return listed

@@ -215,6 +215,21 @@ class Release(Dataset[Item]):
         features = self._decoder(self._array()[rows]).reshape(len(rows), *self.feature_shape)
         return features, None if self._labels is None else self._labels[torch.from_numpy(rows)]
 
+    def subset(self, indices: Sequence[int] | Tensor | slice) -> Release:
+        """Some of the records as a release of its own, e.g. to validate on; see :meth:`batch` for ``indices``.
+
+        The claims are those of the whole: each record in it paid what it paid.
+        """
+        rows = self._rows(indices)
+        return Release(
+            torch.from_numpy(self._array()[rows]),
+            symbol_shape=self._symbol_shape,
+            values=self._values,
+            claims=self._claims,
+            labels=None if self._labels is None else self._labels[torch.from_numpy(rows)],
+            ids=None if self.ids is None else [self.ids[row] for row in rows.tolist()],
+        )
+
     def symbols(
         self,
         indices: Sequence[int] | Tensor | slice,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ def describe(release: Release) -> str:
         str(claims),
         f"layers: {', '.join(_one_line(layer) for layer in claims.layers) or 'none'}",
         f"labels: {_LABELS[claims.labels]}",
-        f"edge: {claims.edge_data} data, {'joint training' if claims.joint else 'frozen'}",
-        f"noise: {'secure' if claims.secure else 'not secure'}",
+        "edge: trained jointly on the records" if claims.joint else f"edge: {claims.edge_data} data, frozen",
+        f"noise: {'none' if math.isinf(claims.per_use) else 'secure' if claims.secure else 'not secure'}",
     ]
     if claims.simulated:
         lines.append("simulated: charged to no ledger")

@@ -60,6 +60,8 @@ class Records:
 
 
 def _loader(data: Any, batch_size: int) -> DataLoader[Any]:
+    if hasattr(data, "__array__") and not isinstance(data, Tensor):
+        raise InvalidParameterError(f"release: data must be a tensor, got {type(data).__name__}. Use torch.as_tensor.")
     if isinstance(data, Tensor):
         data = TensorDataset(data)
     elif isinstance(data, tuple):
@@ -138,8 +140,8 @@ def _parts(batch: Any) -> tuple[Tensor, Tensor | None]:
             return batch[0], None
         try:
             return batch[0], torch.as_tensor(batch[1])
-        except (TypeError, ValueError):
-            got = type(batch[1][0]).__name__ if len(batch[1]) else "none"
+        except (TypeError, ValueError, RuntimeError):
+            got = type(batch[1][0] if isinstance(batch[1], (tuple, list)) else batch[1]).__name__
             raise InvalidParameterError(f"release: labels must be numbers or tensors, got {got}.") from None
     got = type(batch).__name__
     raise InvalidParameterError(f"release: data must yield records or (record, label) pairs, got {got}.")
