@@ -98,7 +98,7 @@ class SplitModel(nn.Module):
         self._warned_unbounded = False
         # Whether the edge has learned from raw records: in the state_dict, and as a mark on the edge.
         self.register_buffer("edge_learned", torch.tensor(getattr(edge, _LEARNED, False), dtype=torch.bool))
-        self.register_load_state_dict_post_hook(_mark_loaded)
+        self.register_load_state_dict_post_hook(_mark_loaded)  # type: ignore[no-untyped-call]
         if not self.joint:
             self.edge.requires_grad_(False).eval()
             self.cut.requires_grad_(False).eval()
