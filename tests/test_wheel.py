@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def test_a_wheel_in_an_empty_environment_runs_the_readme_example(tmp_path: Path)
     assert all(name.startswith("splitpriv") for name in names)  # no tests, no examples
     assert any(name.endswith("licenses/LICENSE") for name in names)
     venv.create(tmp_path / "empty", with_pip=True)
-    python = next((tmp_path / "empty").glob("*/python*"))
+    python = tmp_path / "empty" / ("Scripts" if os.name == "nt" else "bin") / "python"
     quiet = ("--quiet", "--disable-pip-version-check")
     run(python, "-m", "pip", "install", *quiet, "-c", ROOT / "constraints.txt", wheel, cwd=tmp_path)
     installed = run(python, "-m", "pip", "list", "--format=freeze", *quiet, cwd=tmp_path)
