@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import pickle
 import stat
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -162,6 +164,44 @@ def test_permissions(lab: Any, tmp_path: Path) -> None:
         os.umask(before)
 
 
+def test_nobody_else_can_read_it_while_it_is_written(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def watched(tensors: Any, target: str, metadata: dict[str, str]) -> None:
+        write(tensors, target, metadata)
+        seen.append(oct(stat.S_IMODE(os.stat(target).st_mode)))
+
+    write, seen = file.save_file, list[str]()
+    monkeypatch.setattr(file, "save_file", watched)
+    for _ in range(2):  # a new file, and one that is there
+        lab.make("bits").save(tmp_path / "r")
+        (tmp_path / "r").chmod(0o644)
+    assert seen == ["0o600", "0o600"]
+    assert os.listdir(tmp_path) == ["r"]
+
+
+def test_labels_and_payload_of_one_memory(lab: Any, tmp_path: Path) -> None:
+    memory = torch.zeros(3, 1, dtype=torch.uint8)
+    claims = lab.claims(labels="public")
+    release = Release(memory, symbol_shape=(8,), values=torch.zeros(2), claims=claims, labels=memory)
+    release.save(tmp_path / "r")
+    assert lab.same(Release.load(tmp_path / "r"), release)
+
+
+def test_a_path_of_bytes(lab: Any, tmp_path: Path) -> None:
+    lab.make("bits").save(os.fsencode(tmp_path / "r"))
+    loaded = Release.load(os.fsencode(tmp_path / "r"))
+    assert loaded.path == str(tmp_path / "r")
+    assert lab.same(pickle.loads(pickle.dumps(loaded)), lab.make("bits"))
+
+
+def test_big_endian_machines_are_refused(lab: Any, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = lab.make("bits")
+    monkeypatch.setattr(sys, "byteorder", "big")
+    with pytest.raises(ReleaseFileError, match=r'Release.save: byteorder must be "little", got byteorder=.big'):
+        release.save(path)
+    with pytest.raises(ReleaseFileError, match=r"Release.load: byteorder .* for little-endian machines only"):
+        Release.load(path)
+
+
 def test_symbolic_links_stay(lab: Any, path: Path) -> None:
     link, dangling = path.parent / "link", path.parent / "dangling"
     link.symlink_to(path.name)
@@ -206,6 +246,14 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_what_is_no_file(tmp_path: Path, place: str) -> None:
     with pytest.raises(ReleaseFileError, match="It is a directory or a device"):
         Release.load(tmp_path / place)
+
+
+def test_a_tensor_that_ends_early(path: Path) -> None:
+    with open(path, "rb") as opened:
+        header = file.read_header(opened, path.stat().st_size)
+    short = io.BytesIO(path.read_bytes()[: header.size + header.entries["labels"].begin + 9])
+    with pytest.raises(ReleaseFileError, match="Its tensor 'labels' ended after 9 of 40 bytes: it was cut short"):
+        file._read(short, header, "labels")
 
 
 FOREIGN = [b"PK\3\4" + b"\0" * 200, b"\x80\x02}q\0.", b"{}", b"\x89PNG\r\n\x1a\n" * 9, b"\x02\0\0\0\0\0\0\0{}"]

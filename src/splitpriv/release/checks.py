@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,13 @@ from splitpriv.release.packing import bytes_for, check_packed
 Ids = Sequence[int] | Sequence[str] | Sequence[int | str] | Tensor
 
 
+@dataclass(frozen=True)
+class Owned:
+    """Packed records that nobody else can write to, so that they need not be copied."""
+
+    rows: Tensor  # shape: (records, bytes_per_record)
+
+
 def values(
     owner: str,
     table: Any,  # shape: (alphabet, *element), or None
@@ -33,7 +41,7 @@ def values(
         raise ShapeError(f"{owner}: values must have one row for each of 2 or more symbols, got {len(table)}.")
     if not bool(torch.isfinite(table).all()):
         raise NonFiniteError(f"{owner}: values must be finite, got NaN or infinity.")
-    return table.detach().cpu().contiguous()
+    return own(table)
 
 
 def payload(
@@ -45,8 +53,10 @@ def payload(
 ) -> Tensor | MappedRows:
     """Return the packed records, in memory or in a file, if they hold ``elements`` symbols each."""
     size = bytes_for(elements, bits)
-    if isinstance(packed, Tensor):
-        packed = packed.detach().cpu().contiguous()
+    if isinstance(packed, Owned):
+        packed = packed.rows
+    elif isinstance(packed, Tensor):
+        packed = own(packed)
     rows = packed.rows if isinstance(packed, MappedRows) else packed
     if not (isinstance(packed, MappedRows) or (isinstance(packed, Tensor) and packed.dtype == torch.uint8)) or (
         rows.ndim != 2 or len(rows) < 1 or rows.shape[1] != size
@@ -70,7 +80,20 @@ def labels(
         raise ShapeError(f"{owner}: labels must be a tensor of one of {known}, got {described(given)}.")
     if given.ndim < 1 or len(given) != records or not given.numel():
         raise ShapeError(f"{owner}: labels must have shape ({records}, *label), got {described(given)}.")
-    return given.detach().cpu().contiguous()
+    check_dense(owner, given)
+    return own(given)
+
+
+def check_dense(owner: str, given: Tensor) -> None:
+    """Refuse labels that are not there as plain memory: sparse ones, and those without data."""
+    if given.layout != torch.strided or given.is_meta:
+        got = f"{given.layout} on {given.device}"
+        raise ShapeError(f"{owner}: labels must be dense and have data, got {got}. Convert with to_dense.")
+
+
+def own(tensor: Tensor) -> Tensor:
+    """A contiguous copy on the CPU: what is done to the tensor later does not reach what was checked."""
+    return tensor.detach().cpu().resolve_neg().clone(memory_format=torch.contiguous_format)
 
 
 def id_list(owner: str, given: Ids, records: int) -> list[Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from splitpriv._errors import ShapeError
-from splitpriv.release.checks import described
+from splitpriv.release.checks import check_dense, described
 from splitpriv.release.packing import bits_for, pack_array, pack_floats, symbol_array
 
 _OWNER = "Release.from_batches"
@@ -61,8 +61,9 @@ class _Labels:
         if given is not None:
             if not isinstance(given, Tensor) or given.ndim < 1 or len(given) != records or 0 in given.shape[1:]:
                 raise ShapeError(f"{_OWNER}: labels must have shape ({records}, *label), got {described(given)}.")
+            check_dense(_OWNER, given)
             kind = (given.dtype, tuple(given.shape[1:]))
-            self._bytes += given.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            self._bytes += given.detach().cpu().resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy().data
         if self._started and kind != self._kind:
             got = f"{self._kind} first and {kind} later"
             raise ShapeError(f"{_OWNER}: labels must be alike in all batches, got {got} (dtype, shape).")

@@ -83,7 +83,7 @@ class Release(Dataset[Item]):
         self._labels = checks.labels("Release", labels, len(self))
         self._ids = checks.ids("Release", ids, len(self))
         self._claims = checks.claims("Release", claims, labels)
-        self._decoder = Decoder(self._values, math.prod(self._symbol_shape), self._bits)
+        self._decoder = Decoder(self._values, math.prod(self._symbol_shape), self._bits, self.path)
         if math.prod(self.feature_shape) > _MAX_FEATURES:
             constraint = f"at most {_MAX_FEATURES} elements per record"
             raise ShapeError(check.message("Release", "feature_shape", constraint, self.feature_shape))
@@ -114,7 +114,8 @@ class Release(Dataset[Item]):
         """
         values = checks.values("Release", values)
         packed, symbol_shape, labels = collect(batches, None if values is None else len(values))
-        return cls(packed, symbol_shape=symbol_shape, values=values, claims=claims, labels=labels, ids=ids)
+        rows: Any = checks.Owned(packed)  # not a public kind of payload
+        return cls(rows, symbol_shape=symbol_shape, values=values, claims=claims, labels=labels, ids=ids)
 
     # What it holds -------------------------------------------------------------------------
 
@@ -145,8 +146,8 @@ class Release(Dataset[Item]):
 
     @property
     def values(self) -> Tensor | None:  # shape: (alphabet, *element)
-        """What each symbol stands for; None where float32 features crossed the cut."""
-        return self._values
+        """What each symbol stands for, as a copy; None where float32 features crossed the cut."""
+        return None if self._values is None else self._values.clone()
 
     @property
     def labels(self) -> Tensor | None:  # shape: (records, *label)
@@ -220,14 +221,15 @@ class Release(Dataset[Item]):
 
         The claims are those of the whole: each record in it paid what it paid.
         """
-        rows = self._rows(indices)
+        rows, ids = self._rows(indices), self.ids
+        packed: Any = checks.Owned(torch.from_numpy(self._array()[rows]))
         return Release(
-            torch.from_numpy(self._array()[rows]),
+            packed,
             symbol_shape=self._symbol_shape,
             values=self._values,
             claims=self._claims,
             labels=None if self._labels is None else self._labels[torch.from_numpy(rows)],
-            ids=None if self.ids is None else [self.ids[row] for row in rows.tolist()],
+            ids=None if ids is None else [ids[row] for row in rows.tolist()],
         )
 
     def symbols(

@@ -32,4 +32,6 @@ def describe(release: Release) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Text without line breaks, and without characters that steer a terminal or reverse its words."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

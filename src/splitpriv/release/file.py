@@ -6,6 +6,7 @@ import math
 import os
 import secrets
 import stat
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +28,7 @@ from splitpriv.release.packing import bits_for, bytes_for
 if TYPE_CHECKING:
     from splitpriv.release.dataset import Release
 
-Path = str | os.PathLike[str]
+Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Made = TypeVar("Made")
 
 _FIELDS = ("alphabet", "bits", "bytes_per_record", "claims", "records", "symbol_shape")
@@ -44,24 +45,27 @@ _TENSORS: dict[str, tuple[torch.dtype | None, int | None]] = {
 
 def save(release: Release, path: Path) -> None:
     """Write ``release`` beside its target, then move it there: see :meth:`Release.save`."""
+    _check_byteorder("Release.save")
+    path = os.fsdecode(path)
     target = os.path.realpath(path)
     if os.path.exists(target) and not os.path.isfile(target):
         fix = "It is a directory or a device."
-        raise InvalidParameterError(message("Release.save", "path", "a file", os.fspath(path), fix))
+        raise InvalidParameterError(message("Release.save", "path", "a file", path, fix))
     temporary = os.path.join(os.path.dirname(target), f".splitpriv-{secrets.token_hex(8)}.tmp")
     try:
-        mode = _create(temporary, target)
+        mode = _mode(target, temporary)
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         save_file(_tensors(release), temporary, metadata(_fields(release)))
         with open(temporary, "r+b") as file:
             seal(file)
             file.flush()
+            os.chmod(file.fileno() if os.chmod in os.supports_fd else temporary, mode)
             os.fsync(file.fileno())
-        os.chmod(temporary, mode)
         os.replace(temporary, target)
     except (SafetensorError, ReleaseFileError) as error:
         fix = f"Nothing was written. {error}"
         constraint = "a place to which the release can be written"
-        raise ReleaseFileError(message("Release.save", "path", constraint, os.fspath(path), fix)) from error
+        raise ReleaseFileError(message("Release.save", "path", constraint, path, fix)) from error
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -70,6 +74,8 @@ def save(release: Release, path: Path) -> None:
 
 def load(path: Path, make: Callable[..., Made]) -> Made:
     """Read a file, check all of it, and make a release of it: see :meth:`Release.load`."""
+    _check_byteorder("Release.load")
+    path = os.fsdecode(path)
     status = os.stat(path)
     with _explained(path):
         if not stat.S_ISREG(status.st_mode):
@@ -92,26 +98,36 @@ def load(path: Path, make: Callable[..., Made]) -> Made:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: str) -> Iterator[None]:
     """Say of which file it is that something is wrong."""
     try:
         yield
     except SplitPrivError as error:
         constraint = "an intact release file"
-        raise ReleaseFileError(message("Release.load", "path", constraint, os.fspath(path), str(error))) from error
+        raise ReleaseFileError(message("Release.load", "path", constraint, path, str(error))) from error
+
+
+def _check_byteorder(owner: str) -> None:
+    """Refuse machines whose tensors are not laid out as those of a file."""
+    if sys.byteorder != "little":
+        fix = "Release files are for little-endian machines only."
+        raise ReleaseFileError(message(owner, "byteorder", '"little"', sys.byteorder, fix))
 
 
 # Writing ---------------------------------------------------------------------------------------
 
 
-def _create(temporary: str, target: str) -> int:
-    """Create an empty file, and return the permissions that the target shall have in the end."""
+def _mode(target: str, temporary: str) -> int:
+    """The permissions that the target shall have in the end: its own, or those of any new file there."""
+    if os.path.exists(target):
+        return stat.S_IMODE(os.stat(target).st_mode)
+    # Asking for the umask means setting it, for all threads; an empty file that is gone at once shows it.
     descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
-        usual = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
     finally:
         os.close(descriptor)
-    return stat.S_IMODE(os.stat(target).st_mode) if os.path.exists(target) else usual
+        os.unlink(temporary)
 
 
 def _fields(release: Release) -> dict[str, Any]:
@@ -132,9 +148,9 @@ def _tensors(release: Release) -> dict[str, Tensor]:
         warnings.filterwarnings("ignore", message=".*not writable", category=UserWarning)
         tensors = {"packed": torch.from_numpy(release._array())}
     if release.values is not None:
-        tensors["values"] = release.values.clone()  # safetensors refuses tensors that share memory
+        tensors["values"] = release.values
     if release.labels is not None:
-        tensors["labels"] = release.labels.contiguous()
+        tensors["labels"] = release.labels
     ids = release.ids
     if ids and isinstance(ids[0], str):
         encoded = [str(name).encode() for name in ids]
@@ -201,7 +217,8 @@ def _read(file: BinaryIO, header: Header, name: str) -> Tensor | None:
     entry = header.entries[name]
     file.seek(header.size + entry.begin)
     content = bytearray(entry.end - entry.begin)
-    file.readinto(content)  # type: ignore[attr-defined]
+    if (count := file.readinto(content)) != len(content):  # type: ignore[attr-defined]
+        raise ReleaseFileError(f"Its tensor {name!r} ended after {count} of {len(content)} bytes: it was cut short.")
     if entry.dtype == torch.bool and max(content) > 1:
         raise ReleaseFileError(f"Its tensor {name!r} holds bytes that are no booleans.")
     return torch.frombuffer(content, dtype=entry.dtype).reshape(entry.shape)
