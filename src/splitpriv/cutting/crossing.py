@@ -150,7 +150,8 @@ class _Server:
 
     def _is_batch_size(self, node: fx.Node) -> bool:
         """Whether ``node`` is the first size of an early tensor: the number of rows, as of the features."""
-        if _described_by(node) not in self._early:
+        source = _described_by(node)
+        if source not in self._early or not _from_input(source):
             return False
         if node.target == "size":
             return node.args[1:] == (0,) or node.kwargs == {"dim": 0}
@@ -169,6 +170,16 @@ def _described_by(node: fx.Node) -> fx.Node | None:
     if node.target is builtins.getattr and node.args[1] in ("shape", "dtype", "device"):
         return source
     return _described_by(source) if node.target is operator.getitem else None
+
+
+def _from_input(node: fx.Node) -> bool:
+    """Whether ``node`` is computed from the model's input, and not from parameters and constants alone."""
+    seen, todo = {node}, [node]
+    for n in todo:
+        new = [m for m in n.all_input_nodes if m not in seen]
+        seen.update(new)
+        todo.extend(new)
+    return any(n.op == "placeholder" for n in seen)
 
 
 def _needed(node: fx.Node, place: int, nodes: list[fx.Node]) -> str:

@@ -52,7 +52,9 @@ def split(
         at: name of a module as in ``model.named_modules()``; the cut is behind its output, which must be
             one tensor and all that the rest of the model needs. See ``valid_cuts``.
         example_input: a batch, or a tuple of batches for several inputs. When given, the halves are
-            run and compared with the model in both modes, outputs, running statistics and random draws.
+            run and compared with the model in both modes, outputs, running statistics and random draws;
+            and so that no state (a hook, a cache) carries data past the cut, once more on features from
+            before the edge has run on other data.
             Recommended: a symbolic trace cannot see everything (``isinstance`` checks on
             the input, for one). It takes memory for a second copy of the model's tensors.
 

@@ -9,19 +9,22 @@ class Refusal(Exception):
     Args:
         constraint: what ``at`` would have to be, completing "at must be ...".
         detail: one or more sentences on what is in the way.
+        by_run: whether it showed only when the halves were run.
         by_hand: whether the user could still cut there, by writing the halves.
     """
 
-    def __init__(self, constraint: str, detail: str, *, by_hand: bool = False) -> None:
+    def __init__(self, constraint: str, detail: str, *, by_hand: bool = False, by_run: bool = False) -> None:
         super().__init__(constraint, detail)
         self.constraint = constraint
         self.detail = detail
         self.by_hand = by_hand
+        self.by_run = by_run
 
     def advice(self, near: str) -> str:
         """What is in the way and what to do, given the nearest valid cuts."""
         hand = "Or write the two halves as modules and pass them to SplitModel(edge, server) yourself."
-        return " ".join([self.detail, near] + [hand] * self.by_hand)
+        run = "Those are by structure: valid_cuts(model, example_input) runs each of them."
+        return " ".join([self.detail, near] + [run] * self.by_run + [hand] * self.by_hand)
 
 
 def listing(items: list[str], limit: int = 4) -> str:

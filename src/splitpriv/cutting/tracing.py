@@ -22,7 +22,10 @@ from splitpriv.cutting.opened import check_openable, parents
 from splitpriv.cutting.refusal import Refusal, listing
 from splitpriv.cutting.untouched import Attributes, RandomState, devices_of
 
-_IN_PLACE = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor")
+_IN_PLACE = (
+    "iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor", "ilshift", "irshift",
+)  # fmt: skip
+_OWN = ("tracer", "node", "_node", "root", "attr")  # what torch.fx itself sets on proxies
 _AUTOCAST_DEVICES = ("cpu", "cuda")
 
 
@@ -34,8 +37,20 @@ def in_place(name: str, value: Any, other: Any) -> Any:
 class _Value(fx.Proxy):
     """A proxy that records in-place operators, which torch.fx would turn into copies."""
 
+    def __getattr__(self, k: str) -> _Attribute:
+        return _Attribute(self, k)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _OWN:
+            raise TypeError(f"forward assigns to an attribute of a tensor ({name!r})")
+        super().__setattr__(name, value)
+
     def __setitem__(self, index: Any, value: Any) -> None:
         self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
+
+
+class _Attribute(_Value, fx.proxy.Attribute):
+    """What reading an attribute of a proxy gives; it records in-place operators as well."""
 
 
 def _recorder(name: str) -> Callable[[_Value, Any], Any]:
@@ -90,6 +105,12 @@ class _Tracer(fx.Tracer):
             raise TypeError("forward computes under torch.no_grad, inference_mode or autocast of its own")
         return super().create_node(kind, *args, **kwargs)
 
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any) -> fx.Proxy:
+        if any(isinstance(t, Tensor) for t in _written(target, args, kwargs)):
+            # At a TypeError Python takes ``total += value`` for ``total = total + value``, which is recorded.
+            raise TypeError("forward writes a traced value into a tensor of its own, which a trace would lose")
+        return super().create_proxy(kind, target, args, kwargs, *more, **named)
+
     def create_arg(self, a: Any) -> Any:
         if isinstance(a, np.generic):
             a = a.item()
@@ -112,6 +133,15 @@ class _Tracer(fx.Tracer):
         opened = [p for p in ["", *paths] if id(self.root.get_submodule(p)) in self._opened_ids]
         kind = type(self.root.get_submodule(opened[-1])).__name__
         return f"{kind}.forward" + (f" ({opened[-1]!r})" if opened[-1] else "")
+
+
+def _written(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """What a call of ``target`` writes into."""
+    name = target if isinstance(target, str) else getattr(target, "__name__", "")
+    inner = name[2:-2]
+    in_place = inner in (*_IN_PLACE, "setitem") if name.startswith("__") else name.endswith("_")
+    out = kwargs.get("out")
+    return [*(args[:1] if in_place else ()), *(out if isinstance(out, (tuple, list)) else [out])]
 
 
 def _context() -> tuple[Any, ...]:
@@ -156,11 +186,13 @@ class Traces:
     def _trace(self, opened: list[nn.Module], training: bool) -> fx.Graph:
         tracer = _Tracer({id(m) for m in opened}, self.constants)
         mode = "training" if training else "evaluation"
-        found, random = Attributes(opened), RandomState(devices_of(self.model.parameters()))
+        # All of them: forward may go past the call of a child, into its methods and attributes.
+        modules = [m for m in self.model.modules() if not isinstance(m, torch.jit.ScriptModule)]
+        found, random = Attributes(modules), RandomState(devices_of(self.model.parameters()))
         try:
-            for module in opened:
+            for module in modules:
                 module.training = training
-            before = Attributes(opened)
+            before = Attributes(modules)
             graph = tracer.trace(self.model)
             drawn, bound = random.differs(RandomState(random.devices)), before.changed()
         except Exception as error:  # whatever the model's own code may raise on proxies

@@ -63,6 +63,12 @@ class Attributes:
             for m in modules
             if not isinstance(m, torch.jit.ScriptModule)
         ]
+        self._containers = [
+            (f"{type(m).__name__}.{key}", value, dict(value) if isinstance(value, dict) else list(value))
+            for m, attributes, _ in self._saved
+            for key, value in attributes.items()
+            if isinstance(value, (list, dict)) and key not in _SLOTS
+        ]
 
     def changed(self) -> list[str]:
         """Names of the attributes that have been bound anew since, as ``Class.attribute``."""
@@ -73,7 +79,7 @@ class Attributes:
                 for key in {**before, **after}:
                     if key not in before or key not in after or before[key] is not after[key]:
                         names.append(f"{type(module).__name__}.{key}")
-        return names
+        return names + [name for name, now, before in self._containers if not _alike(now, before)]
 
     def restore(self) -> None:
         """Bind every attribute as it was."""
@@ -81,6 +87,17 @@ class Attributes:
             for slot, content in slots.items():
                 _put_back(attributes[slot], content)
             _put_back(vars(module), attributes)
+        for _, now, before in self._containers:
+            if not _alike(now, before):
+                now.clear()
+                now.extend(before) if isinstance(now, list) else now.update(before)
+
+
+def _alike(now: Any, before: Any) -> bool:
+    """Whether two lists or two dicts hold the very same objects."""
+    if isinstance(now, dict):
+        return list(now) == list(before) and _alike(list(now.values()), list(before.values()))
+    return len(now) == len(before) and all(a is b for a, b in zip(now, before, strict=True))
 
 
 def _put_back(target: dict[str, Any], content: dict[str, Any]) -> None:
@@ -99,7 +116,8 @@ class Contents:
     def restore(self) -> None:
         """Write every value back, in place and unseen by autograd."""
         for tensor, value in self._saved:
-            tensor.data.copy_(value)
+            if not torch.equal(tensor.detach(), value):  # overlapping memory cannot be written at all
+                tensor.data.copy_(value)
 
 
 def held_tensors(module: nn.Module) -> list[Tensor]:

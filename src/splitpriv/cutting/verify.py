@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -52,7 +52,7 @@ class Verification:
         inputs: tuple[Tensor, ...],  # shape: (batch, *input) each
     ) -> None:
         self._model, self._inputs = model, inputs
-        self._references: dict[bool, tuple[tuple[Tensor, ...], _Run]] = {}
+        self._references: dict[tuple[bool, bool], tuple[tuple[Tensor, ...], _Run]] = {}
 
     def __enter__(self) -> Verification:
         modules = list(self._model.modules())
@@ -69,24 +69,41 @@ class Verification:
         found = Attributes([*halves.edge.modules(), *halves.server.modules()])
         try:
             for training in (False, True):
-                difference = self._difference(halves, training)
-                if difference:
-                    raise Refusal(
-                        "where the halves compute what the model does",
-                        f"On example_input in {_mode(training)} mode, {difference}.",
-                        by_hand=True,
-                    )
+                self._check(halves, training)
+                if halves.batch:
+                    self._check(halves, training, more=True)
         finally:
             found.restore()
 
-    def _difference(self, halves: Halves, training: bool) -> str:
-        """How the halves differ from the model; empty if they do not."""
-        inputs, reference = self._reference(training)
+    def _check(self, halves: Halves, training: bool, *, more: bool = False) -> None:
+        """``check`` in one mode; with one row ``more`` than the example has, where sizes are in doubt."""
+        rows = " with one row more" if more else ""
+        for apart in (False, True):
+            difference = self._difference(halves, training, more=more, apart=apart)
+            if not difference:
+                continue
+            detail = f"On example_input{rows} in {_mode(training)} mode, {difference}."
+            if not apart:
+                wanted = "where the halves compute what the model does"
+                raise Refusal(wanted, detail, by_hand=True, by_run=True)
+            raise Refusal(
+                "where nothing but the features reaches the server",
+                "State outside the cut (a hook, a cache or a shared tensor) carries data from the edge to the "
+                f"server: once the edge has run on other data, the same features give another output. {detail}",
+                by_run=True,
+            )
+
+    def _difference(self, halves: Halves, training: bool, *, more: bool, apart: bool) -> str:
+        """How the halves differ from the model; empty if they do not.
+
+        With ``apart``, the edge runs on other data before the server gets its features.
+        """
+        inputs, reference = self._reference(training, more=more)
 
         def composed(*args: Tensor) -> Any:
             features = halves.edge(*args)
             _check_features(features, args[0])
-            return halves.server(features)
+            return self._apart(halves, features, args) if apart else halves.server(features)
 
         try:
             run = self._run(composed, (halves.edge, halves.server), inputs, training)
@@ -98,15 +115,30 @@ class Verification:
         if difference and _compare(self._run(self._model, (self._model,), inputs, training), reference):
             raise CutError(
                 "split: model must give one output for one input and one random state, "
-                f"got two in {_mode(training)} mode. Make it deterministic, or leave example_input away."
+                f"got two in {_mode(training)} mode. Make it deterministic."
             )
         return f"server(edge(x)) and model(x) differ: {difference}" if difference else ""
 
-    def _reference(self, training: bool) -> tuple[tuple[Tensor, ...], _Run]:
+    def _apart(self, halves: Halves, features: Tensor, inputs: tuple[Tensor, ...]) -> Any:
+        """The server's output on ``features``, whatever the edge has left behind on ``inputs``."""
+        features = features.clone()
+        modules = list(halves.edge.modules())
+        attributes, random = Attributes(modules), RandomState(self._random.devices)
+        buffers = [(b, b.detach().clone()) for b in halves.edge.buffers()]
+        _run_on_other_data(halves.edge, inputs)
+        random.restore()
+        output = halves.server(features)
+        attributes.restore()
+        for buffer, value in buffers:
+            if not torch.equal(buffer, value):
+                buffer.data.copy_(value)
+        return output
+
+    def _reference(self, training: bool, *, more: bool = False) -> tuple[tuple[Tensor, ...], _Run]:
         """The inputs and the model's own run on them."""
-        if training not in self._references:
-            attempts = [self._inputs]
-            if training and all(len(i) == 1 for i in self._inputs):
+        if (training, more) not in self._references:
+            attempts = [tuple(torch.cat([i, i[:1]]) for i in self._inputs) if more else self._inputs]
+            if training and all(len(i) == 1 for i in attempts[0]):
                 # Batch normalisation may refuse to train on a single record: give it two.
                 attempts.append(tuple(torch.cat([i, i]) for i in self._inputs))
             errors: list[Exception] = []
@@ -116,13 +148,19 @@ class Verification:
                 except Exception as error:  # whatever the model may raise
                     errors.append(error)
                     continue
-                self._references[training] = inputs, run
+                self._references[training, more] = inputs, run
                 return inputs, run
+            if more:
+                raise Refusal(
+                    "a cut that can be checked with another number of rows",
+                    f"With one row more than example_input has, the model fails: {errors[0]}.",
+                    by_run=True,
+                ) from errors[0]
             raise CutError(
                 f"split: example_input must be accepted by the model in {_mode(training)} mode, "
                 f"got {type(errors[0]).__name__}: {errors[0]}"
             ) from errors[0]
-        return self._references[training]
+        return self._references[training, more]
 
     def _run(
         self,
@@ -149,14 +187,29 @@ def _mode(training: bool) -> str:
     return "training" if training else "evaluation"
 
 
+def _run_on_other_data(edge: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Run ``edge`` on inputs of the same kind with other values."""
+    try:
+        edge(*map(_other, inputs))
+    except Exception:  # not every value may be an input: these at least are
+        edge(*(i.roll(1, 0) for i in inputs))
+
+
+def _other(x: Tensor) -> Tensor:
+    rolled = x.roll(1, 0)
+    if x.is_floating_point() or x.is_complex():
+        return rolled + torch.randn_like(x)
+    return torch.zeros_like(x) if x.any() else torch.ones_like(x)
+
+
 def _check_features(features: Any, inputs: Tensor) -> None:
     """Refuse what cannot be released record by record."""
     wanted = "a module whose output is a single tensor with one row per record"
     if not isinstance(features, Tensor):
-        raise Refusal(wanted, f"It returns type={type(features).__name__}.")
+        raise Refusal(wanted, f"It returns type={type(features).__name__}.", by_run=True)
     if features.ndim == 0 or features.shape[0] != inputs.shape[0]:
         shapes = f"shape={tuple(features.shape)} for an input of shape={tuple(inputs.shape)}"
-        raise Refusal(wanted, f"It returns {shapes}.")
+        raise Refusal(wanted, f"It returns {shapes}.", by_run=True)
 
 
 def _compare(run: _Run, reference: _Run) -> str:
@@ -175,9 +228,23 @@ def _compare(run: _Run, reference: _Run) -> str:
 
 def _same(a: Any, b: Any) -> bool:
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-        return a is b or (type(a) is type(b) and bool(a == b))
+        return a is b or (type(a) is type(b) and _equal(a, b))
     alike = a.dtype == b.dtype and a.shape == b.shape
     return alike and (torch.equal(a, b) or bool(((a == b) | (a.isnan() & b.isnan())).all()))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two objects of one type, which are no tensors, are equal; dataclasses field by field."""
+    if is_dataclass(a):
+        pairs = [(tree_flatten(getattr(a, f.name)), tree_flatten(getattr(b, f.name))) for f in fields(a)]
+        return all(s == t and all(map(_same, v, w)) for (v, s), (w, t) in pairs)
+    try:
+        return bool(a == b)
+    except Exception as error:  # whatever their own == may raise
+        raise CutError(
+            f"split: model must return outputs that can be compared, got type={type(a).__name__}. "
+            "Return tensors, or a tuple, list or dict of them."
+        ) from error
 
 
 def _summary(a: Any, b: Any) -> str:
