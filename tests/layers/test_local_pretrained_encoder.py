@@ -26,14 +26,6 @@ def weights(layer: nn.Module) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in layer.parameters()])
 
 
-@pytest.fixture
-def data() -> tuple[Tensor, Tensor]:
-    """64 records of two classes that a linear rule tells apart."""
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(64, 1, 4, 4, generator=generator)
-    return features, (features.sum((1, 2, 3)) > 0).long()
-
-
 # Start and shape -------------------------------------------------------------------------------
 
 

@@ -95,11 +95,13 @@ class ElementwiseLDP(nn.Module):
     def channel(self, shape: Sequence[int]) -> Channel:
         """The channel that each element of a record of this feature shape passes through."""
         elements = math.prod(shape) if self.per == "record" else 1
-        if elements not in self._channels:
+        channel = self._channels.get(elements)  # once: another thread may clear them meanwhile
+        if channel is None:
+            channel = self._build_channel(share_down(self.asked, elements))
             if len(self._channels) >= 16:  # lengths that vary without end must not fill the memory
                 self._channels.clear()
-            self._channels[elements] = self._build_channel(share_down(self.asked, elements))
-        return self._channels[elements]
+            self._channels[elements] = channel
+        return channel
 
     def _refuse_unmet(self) -> None:
         """An epsilon that cannot be met is refused at construction where no shape is needed."""
