@@ -165,19 +165,33 @@ def _read_idx(path: Path, how: str) -> np.ndarray:
 
 
 def _cifar10() -> Pool:
-    how = (
-        "Set SPLITPRIV_DATA to the folder that holds cifar10.npz (CIFAR-10 as lossless 320x320 mosaics of "
-        "100 images: arrays blob_, off_ and y_ for train and test). It is not downloaded for you."
-    )
-    path = _find("cifar10.npz", _places(), how)
-    try:
-        with path.open("rb") as handle, np.load(handle) as file:  # np.load leaves a broken file open
-            train, test = (_mosaics(file, part) for part in ("train", "test"))
-            labels = [file["y_train"], file["y_test"]]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise DataMissingError(f"{path} does not hold CIFAR-10 in the expected form. {how}") from error
+    (train, test), labels = _mosaic_file("cifar10.npz", "CIFAR-10", ("train", "test"))
     is_test = np.arange(len(train) + len(test)) >= len(train)
     return Pool(np.concatenate([train, test]), np.concatenate(labels).astype(np.int64), is_test)
+
+
+def cifar100() -> tuple[np.ndarray, np.ndarray]:  # shapes: (50000, 3, 32, 32) uint8, (50000,) int64
+    """The training images of CIFAR-100: a public set beside CIFAR-10, with other classes.
+
+    Raises:
+        DataMissingError: the file is not on this machine, or not what it should be.
+    """
+    (images,), (labels,) = _mosaic_file("cifar100_q95.npz", "CIFAR-100", ("train",))
+    return images, labels.astype(np.int64)
+
+
+def _mosaic_file(name: str, title: str, parts: tuple[str, ...]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Images and labels of the named parts."""
+    how = (
+        f"Set SPLITPRIV_DATA to the folder that holds {name} ({title} as 320x320 mosaics of 100 images: arrays "
+        "blob_, off_ and y_ for train and test). It is not downloaded for you."
+    )
+    path = _find(name, _places(), how)
+    try:
+        with path.open("rb") as handle, np.load(handle) as file:  # np.load leaves a broken file open
+            return [_mosaics(file, part) for part in parts], [file[f"y_{part}"] for part in parts]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise DataMissingError(f"{path} does not hold {title} in the expected form. {how}") from error
 
 
 def _mosaics(file: np.lib.npyio.NpzFile, part: str) -> np.ndarray:

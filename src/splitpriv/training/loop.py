@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError, NonFiniteError
 from splitpriv._modes import modes_kept
 from splitpriv.release import Release
+from splitpriv.training.losses import Loss
+from splitpriv.training.noise_aware import NoiseAware, Public, corrected_loss, embedded, of_vectors
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,10 @@ def fit(
     batch_size: int = 128,
     lr: float = 1e-3,
     weight_decay: float = 0.0,
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    loss: Loss | None = None,
+    noise_aware: bool = False,
+    public: Public | None = None,
+    prior: Tensor | None = None,
     validation: Release | None = None,
     device: torch.device | str | None = None,
     seed: int | None = None,
@@ -53,6 +59,13 @@ def fit(
     Post-processing: it costs no privacy, however many epochs it takes. For those who have no
     loop of their own; a ``Release`` is a ``torch.utils.data.Dataset`` and fits any other.
 
+    *Noise-aware* training makes the server right for clean features, those of
+    :meth:`SplitModel.local`. Where one vector per record has crossed, the class means are freed of
+    the noise (:func:`class_moments`) and the server learns from fresh draws around them: mean, its
+    uncertainty, and the residual of a public record. A server that is one ``nn.Linear`` is solved
+    in closed form. Features of any other shape are trained on as they came. Labels that went
+    through a label mechanism are compared behind its channel (:func:`forward_corrected`).
+
     Args:
         server: the model's second half, from released features ``(batch, *feature)`` to outputs.
         release: labelled records that crossed the cut.
@@ -62,13 +75,19 @@ def fit(
         weight_decay: decoupled weight decay (AdamW), >= 0.
         loss: ``loss(outputs, labels)``; by default cross-entropy for integer labels, mean squared
             error for floating-point ones. Features come in the server's floating-point dtype.
+        noise_aware: train for clean features, as above.
+        public: with ``noise_aware`` on vectors: clean features (n, dim) of public records, or a pair of
+            them and their labels (n,), which need not be the private classes. None takes the
+            spread within a class as equal in all directions, which costs accuracy.
+        prior: with ``noise_aware`` on vectors: (classes,), public shares of the classes; see
+            :func:`class_moments`.
         validation: a second labelled release, evaluated after each epoch.
         device: where to train; None for where the server's parameters are. The server stays there.
         seed: order of the records; None for a new order each time.
         progress: show a progress bar.
 
     Returns:
-        The losses, by epoch.
+        The losses, by epoch; none for a server that was solved.
 
     Raises:
         InvalidParameterError: a parameter is out of range, a release has no labels or no
@@ -81,7 +100,10 @@ def fit(
     check.positive("fit", "lr", lr)
     if check.finite("fit", "weight_decay", weight_decay) < 0:
         raise InvalidParameterError(check.message("fit", "weight_decay", ">= 0", weight_decay))
-    _labelled("release", release)
+    check.choice("fit", "noise_aware", noise_aware, (True, False))
+    _refuse_unused(noise_aware, release, public, prior)
+    if not (noise_aware and isinstance(release, Release) and embedded(release)):
+        _labelled("release", release)
     if validation is not None:
         _labelled("validation", validation)
     trained = [p for p in server.parameters() if p.requires_grad]
@@ -89,16 +111,24 @@ def fit(
         raise InvalidParameterError("fit: server must have parameters that require grad, got none.")
     if device is not None:
         server.to(device)
-    criterion = loss or _default_loss
-    optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay)
     order = torch.Generator()
     order.manual_seed(seed) if seed is not None else order.seed()
+    batches, corrected = partial(_batches, release, batch_size, order), None
+    if noise_aware and of_vectors(release):
+        aware = NoiseAware(server, release, public, prior, order)
+        if aware.solve(server):
+            return History(())
+        batches = partial(aware.batches, batch_size)
+    elif noise_aware:
+        corrected = corrected_loss(release)
+    criterion = loss or corrected or _default_loss
+    optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay)
     losses, seen = [], []
     with modes_kept(server):
         bar = tqdm(range(epochs), desc="fit", unit="epoch", disable=not progress)
         for epoch in bar:
             server.train()
-            losses.append(_epoch(server, release, criterion, optimizer, batch_size, order, epoch))
+            losses.append(_epoch(server, batches(), criterion, optimizer, epoch))
             bar.set_postfix(loss=f"{losses[-1]:.4f}")
             if validation is not None:
                 seen.append(evaluate(server, validation, loss=criterion, batch_size=batch_size))
@@ -110,7 +140,7 @@ def evaluate(
     server: nn.Module,
     release: Release,
     *,
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    loss: Loss | None = None,
     batch_size: int = 1024,
 ) -> tuple[float, float | None]:
     """Mean loss, and accuracy where labels are classes (else None), of the server on a release.
@@ -133,7 +163,7 @@ def evaluate(
     with modes_kept(server), torch.no_grad():
         server.eval()
         for indices in torch.split(torch.arange(len(release)), batch_size):
-            features, labels = _batch(release, indices, *place)
+            features, labels = _moved(release, indices, *place)
             outputs = server(features)
             total += float(criterion(outputs, labels)) * len(indices)
             classes = classes and _are_classes(outputs, labels)
@@ -144,31 +174,37 @@ def evaluate(
 
 def _epoch(
     server: nn.Module,
-    release: Release,
-    criterion: Callable[[Tensor, Tensor], Tensor],
+    batches: Iterator[tuple[Tensor, Tensor]],
+    criterion: Loss,
     optimizer: torch.optim.Optimizer,
-    batch_size: int,
-    order: torch.Generator,
     epoch: int,
 ) -> float:
-    total, place = 0.0, _place(server)
-    steps = list(torch.split(torch.randperm(len(release), generator=order), batch_size))
-    if len(steps) > 1 and batch_size > 1 and len(steps[-1]) == 1:
-        steps[-2:] = [torch.cat(steps[-2:])]  # BatchNorm cannot train on a single record
-    for indices in steps:
-        features, labels = _batch(release, indices, *place)
-        value = criterion(server(features), labels)
+    total, count, (home, dtype) = 0.0, 0, _place(server)
+    for features, labels in batches:
+        value = criterion(server(features.to(home, dtype)), labels.to(home))
         optimizer.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        total += float(value.detach()) * len(indices)
+        total += float(value.detach()) * len(labels)
+        count += len(labels)
     if not math.isfinite(total):
         fix = "Lower lr, or normalise the features."
         raise NonFiniteError(f"fit: loss must stay finite, got loss={total} in epoch {epoch}. {fix}")
-    return total / len(release)
+    return total / count
 
 
-def _batch(release: Release, indices: Tensor, home: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _batches(release: Release, size: int, order: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every record once, in a new order."""
+    steps = list(torch.split(torch.randperm(len(release), generator=order), size))
+    if len(steps) > 1 and size > 1 and len(steps[-1]) == 1:
+        steps[-2:] = [torch.cat(steps[-2:])]  # BatchNorm cannot train on a single record
+    for indices in steps:
+        features, labels = release.batch(indices)
+        assert labels is not None
+        yield features, labels
+
+
+def _moved(release: Release, indices: Tensor, home: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     features, labels = release.batch(indices)
     assert labels is not None
     return features.to(home, dtype), labels.to(home)
@@ -185,6 +221,14 @@ def _are_classes(outputs: Any, labels: Tensor) -> bool:
     if not isinstance(outputs, Tensor) or labels.is_floating_point() or labels.ndim != 1:
         return False
     return outputs.ndim == 2 and outputs.shape[1] > 1
+
+
+def _refuse_unused(noise_aware: bool, release: Any, public: Any, prior: Any) -> None:
+    for name, value in (("public", public), ("prior", prior)):
+        if value is not None and not (noise_aware and isinstance(release, Release) and of_vectors(release)):
+            constraint = "None unless noise_aware=True and one vector per record was released"
+            got = type(value).__name__
+            raise InvalidParameterError(check.message("fit", name, constraint, got))
 
 
 def _server(owner: str, server: Any) -> None:
