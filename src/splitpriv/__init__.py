@@ -15,9 +15,12 @@ from splitpriv._errors import (
 from splitpriv._version import __version__
 from splitpriv.cutting import split, valid_cuts
 from splitpriv.layers import (
+    CodebookLDP,
     LaplaceLDP,
     LocalPretrainedEncoder,
     PrivacyLayer,
+    Projection,
+    RandomCodebookLDP,
     RandomResponseLDP,
     RandomVectorMask,
     ReluSanitizer,
@@ -29,6 +32,7 @@ from splitpriv.training import History, evaluate, fit
 __all__ = [
     "BudgetExceeded",
     "Claims",
+    "CodebookLDP",
     "CutError",
     "History",
     "InvalidParameterError",
@@ -38,6 +42,8 @@ __all__ = [
     "PrivacyError",
     "PrivacyLayer",
     "PrivacyWarning",
+    "Projection",
+    "RandomCodebookLDP",
     "RandomResponseLDP",
     "RandomVectorMask",
     "Release",

@@ -2,6 +2,7 @@
 
 from splitpriv.mechanisms.channel import Cascade, Channel
 from splitpriv.mechanisms.discrete_laplace import DiscreteLaplace
+from splitpriv.mechanisms.k_closest import KClosest
 from splitpriv.mechanisms.randomized_response import RandomizedResponse
 from splitpriv.mechanisms.randomness import SecureSource, SeededSource, Source, make_source
 
@@ -9,6 +10,7 @@ __all__ = [
     "Cascade",
     "Channel",
     "DiscreteLaplace",
+    "KClosest",
     "RandomizedResponse",
     "SecureSource",
     "SeededSource",

@@ -177,16 +177,20 @@ class Channel:
         return symbols
 
     def _draw(self, symbols: npt.NDArray[Any], source: Source) -> npt.NDArray[Any]:
+        return self.decide(symbols, self._words(symbols.size, source))
+
+    def _words(self, count: int, source: Source) -> npt.NDArray[Any]:
+        """Uniform words in [0, total)."""
         bits = (self.total - 1).bit_length()
         power_of_two = self.total == 1 << bits
 
         def word(count: int) -> npt.NDArray[Any]:
             return words(source, count, 64) >> np.uint64(64 - bits) if bits else np.zeros(count, np.uint64)
 
-        drawn = word(symbols.size)
+        drawn = word(count)
         while not power_of_two and (beyond := np.flatnonzero(drawn >= np.uint64(self.total))).size:
             drawn[beyond] = word(beyond.size)  # rejection: uniform on [0, total), whatever total is
-        return self.decide(symbols, drawn)
+        return drawn
 
     def decide(self, symbols: npt.NDArray[Any], drawn: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The deterministic kernel: the output for each input symbol and word in [0, total)."""
