@@ -15,6 +15,7 @@ from splitpriv._errors import (
 from splitpriv._version import __version__
 from splitpriv.cutting import split, valid_cuts
 from splitpriv.layers import (
+    LabelLDP,
     LaplaceLDP,
     LocalPretrainedEncoder,
     PrivacyLayer,
@@ -32,6 +33,7 @@ __all__ = [
     "CutError",
     "History",
     "InvalidParameterError",
+    "LabelLDP",
     "LaplaceLDP",
     "LocalPretrainedEncoder",
     "NonFiniteError",

@@ -1,5 +1,6 @@
-"""Layers for the cut: two mechanisms with an exact epsilon, three defences without one."""
+"""Layers for the cut: mechanisms with an exact epsilon, defences without one; and one for labels."""
 
+from splitpriv.layers.label_ldp import LabelLDP
 from splitpriv.layers.laplace_ldp import LaplaceLDP
 from splitpriv.layers.local_fit import EncoderHistory
 from splitpriv.layers.local_pretrained_encoder import LocalPretrainedEncoder
@@ -10,6 +11,7 @@ from splitpriv.layers.relu_sanitizer import ReluSanitizer
 
 __all__ = [
     "EncoderHistory",
+    "LabelLDP",
     "LaplaceLDP",
     "LocalPretrainedEncoder",
     "PrivacyLayer",
