@@ -15,10 +15,10 @@ from splitpriv import InvalidParameterError, ShapeError
 from splitpriv.release import Release
 
 
-def build(lab: Any, channel: Any, labels: Tensor | None = None, **changes: Any) -> Release:
+def build(lab: Any, channel: Any, given: Tensor | None = None, **changes: Any) -> Release:
     symbols, values = lab.symbols("bits")
     claims = lab.claims(**{"labels": "ldp", "label_epsilon": 0.7, "per_record": 12.7, "epsilon": 12.7, **changes})
-    given = torch.arange(5) % 3 if labels is None else labels
+    given = torch.arange(5) % 3 if given is None else given
     return Release.from_batches([(symbols, given)], values=values, claims=claims, label_channel=channel)
 
 
@@ -67,7 +67,7 @@ def test_symbols_need_not_be_classes(lab: Any) -> None:
         (
             (torch.eye(3).double() + 0.9) / 3.7,
             InvalidParameterError,
-            r"within claims.label_epsilon=0.7.*It costs 0.747",
+            "label_channel must be within .*It costs 0.747",
         ),
     ],
 )
@@ -90,7 +90,9 @@ def test_labels_that_do_not_fit(lab: Any) -> None:
 
 @pytest.mark.parametrize("labels", ["public", "private"])
 def test_public_and_unprotected_labels_have_none(lab: Any, labels: str) -> None:
-    with pytest.raises(InvalidParameterError, match='label_channel must be given exactly where claims.labels is "ldp"'):
+    with pytest.raises(
+        InvalidParameterError, match=r"label_channel must be given exactly .*It says how the labels were"
+    ):
         build(lab, lab.label_channel(), labels=labels, label_epsilon=0.0, epsilon=math.inf)
 
 
