@@ -35,10 +35,12 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "cutting": BASE,
     "cut": (*BASE, "accounting", "layers.compilation", "layers.straight_through"),
     "independence": BASE,
-    "releasing": (*BASE, "_modes", "independence", "mechanisms.rounding", "accounting", "release"),
+    "labelling": (*BASE, "mechanisms.rounding", "accounting", "layers.label_ldp", "release"),
+    "anonymity": (*BASE, "mechanisms.randomness", "accounting", "release"),
+    "releasing": (*BASE, "_modes", "independence", "mechanisms.rounding", "accounting", "release", "anonymity"),
     "split_model": (
         *(*BASE, "_modes", "_warnings", "independence", "mechanisms.rounding", "accounting", "layers.compilation"),
-        *("release", "cut", "cutting", "releasing"),
+        *("layers.label_ldp", "labelling", "release", "cut", "cutting", "releasing"),
     ),
     "training": (*BASE, "_modes", "release"),
 }

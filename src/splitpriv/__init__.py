@@ -16,6 +16,8 @@ from splitpriv._version import __version__
 from splitpriv.cutting import split, valid_cuts
 from splitpriv.layers import (
     CodebookLDP,
+    EmbeddedLabels,
+    LabelLDP,
     LaplaceLDP,
     LocalPretrainedEncoder,
     PrivacyLayer,
@@ -27,15 +29,18 @@ from splitpriv.layers import (
 )
 from splitpriv.release import Claims, Release
 from splitpriv.split_model import SplitModel
-from splitpriv.training import History, evaluate, fit
+from splitpriv.training import ClassMoments, History, class_moments, evaluate, fit, forward_corrected
 
 __all__ = [
     "BudgetExceeded",
     "Claims",
+    "ClassMoments",
     "CodebookLDP",
     "CutError",
+    "EmbeddedLabels",
     "History",
     "InvalidParameterError",
+    "LabelLDP",
     "LaplaceLDP",
     "LocalPretrainedEncoder",
     "NonFiniteError",
@@ -54,9 +59,11 @@ __all__ = [
     "SplitPrivError",
     "__version__",
     "accounting",
+    "class_moments",
     "cutting",
     "evaluate",
     "fit",
+    "forward_corrected",
     "layers",
     "mechanisms",
     "release",

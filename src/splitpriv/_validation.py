@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from splitpriv._errors import InvalidParameterError, NonFiniteError, PrivacyError, ShapeError
 
@@ -48,6 +48,13 @@ def choice(owner: str, name: str, value: Any, choices: Collection[Any], fix: str
     if not any(value is c or (type(value) is type(c) and value == c) for c in choices):
         options = " or ".join(repr(c) for c in choices)
         raise InvalidParameterError(message(owner, name, options, value, fix))
+    return value
+
+
+def module(owner: str, name: str, value: Any) -> nn.Module:
+    """Return ``value`` if it is a module."""
+    if not isinstance(value, nn.Module):
+        raise InvalidParameterError(message(owner, name, "an nn.Module", value))
     return value
 
 

@@ -62,6 +62,31 @@ class Cut(nn.Sequential):
             features = self._pass(position, features, shapes)
         return self._encode(len(self) - 1, features, shapes).detach()
 
+    def expected(
+        self,
+        features: Tensor,  # shape: (batch, *feature)
+    ) -> Tensor:  # shape: (batch, *released), dtype and device of features
+        """What crosses without its noise: each mechanism by its mean, each defence as it is.
+
+        Raises:
+            InvalidParameterError: a mechanism does not offer its mean.
+        """
+        shapes = chain_shapes(list(self), features.shape[1:])
+        clean = features
+        for position, layer in enumerate(self):
+            where = shapes[position]
+            if hasattr(layer, "expected"):
+                self._check_shape(position, "the features before it", clean, len(features), where)
+                clean = layer.expected(clean).float()  # type: ignore[operator]
+                self._check_shape(position, "expected", clean, len(features), shapes[position + 1])
+            elif math.isinf(layer.spend(where).per_record):  # type: ignore[operator]
+                clean = self._pass(position, clean, shapes)
+            else:
+                fix = "Add expected(features) -> Tensor: the mean of decode(encode(features))."
+                kind = type(layer).__name__
+                raise InvalidParameterError(f"SplitModel.local: cut[{position}] must offer expected, got {kind}. {fix}")
+        return cast(clean.to(features.device), features.dtype)
+
     def decode_table(self, shape: Sequence[int]) -> Tensor | None:  # shape: (outputs,)
         """The value of each symbol that crosses, for features of this shape; None for float32.
 
@@ -127,7 +152,7 @@ def _checked(cut: Any) -> list[nn.Module]:
     for position, layer in enumerate(layers):
         missing = [name for name in _PROTOCOL if not hasattr(layer, name)]
         if missing or not isinstance(layer, nn.Module):
-            fix = f"It lacks {', '.join(missing)}." if missing else "Pass an instance."
+            fix = f"It lacks {', '.join(missing)}." if missing else "Pass an instance; a LabelLDP goes to labels=."
             constraint = "a privacy layer (nn.Module with encode, decode, log_prob, spend)"
             name = f"cut[{position}]" if chain else "cut"
             raise InvalidParameterError(message("SplitModel", name, constraint, layer, fix))

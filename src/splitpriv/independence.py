@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from splitpriv._errors import InvalidParameterError, PrivacyError
+from splitpriv import _validation as check
+from splitpriv._errors import InvalidParameterError, PrivacyError, ShapeError
 from splitpriv._validation import message
 
 
@@ -25,6 +28,17 @@ def refuse_batch_statistics(part: str, root: nn.Module) -> None:
                 f"SplitModel: {part} must not normalise over the batch, got BatchNorm {name!r} using batch "
                 "statistics, which ties records together. Put it in eval mode, or use GroupNorm."
             )
+
+
+def one_row_per_record(features: Any, x: Any) -> Tensor:
+    """What an edge made of ``x``, if it is one finite floating-point tensor with a row for each record."""
+    if not isinstance(features, Tensor):
+        raise ShapeError(f"SplitModel: edge must return one tensor, got {type(features).__name__}.")
+    checked = check.features("SplitModel", features)
+    if isinstance(x, Tensor) and len(checked) != len(x):
+        got = f"{len(checked)} rows for {len(x)} records"
+        raise ShapeError(f"SplitModel: edge must return one row per record, got {got}.")
+    return checked
 
 
 @torch.no_grad()

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from splitpriv import _validation as check
 from splitpriv import accounting
 from splitpriv._errors import InvalidParameterError, PrivacyError, ShapeError
 from splitpriv._modes import modes_kept
 from splitpriv.accounting import Price
+from splitpriv.anonymity import in_secret_order, refuse_linked
 from splitpriv.independence import refuse_mixing
 from splitpriv.mechanisms.rounding import scale_up
 from splitpriv.release import Claims, Release, checks
@@ -33,12 +35,14 @@ def release_records(
     ids: Sequence[str | int] | Tensor | None,
     progress: bool,
     dataset: str,
+    anonymous: bool,
 ) -> Release:
     """Encode, charge, draw and pack; see :meth:`SplitModel.release`.
 
     The first batch runs through the edge before the charge, to learn the feature shape; nothing
     is drawn before every ledger in force has accepted it.
     """
+    check.choice("release", "anonymous", anonymous, (True, False))
     records = Records(data, batch_size)
     listed = _checked_ids(ids, records)
     with modes_kept(model.edge, model.cut), torch.no_grad():
@@ -46,22 +50,24 @@ def release_records(
         model.cut.eval()
         batches = _features(model, records)
         features, labels = next(batches)
-        if labels is not None and model.labels is None:
-            raise PrivacyError(
-                "SplitModel: labels must be declared to release labelled data, got labels=None. "
-                'Use labels="public" (not covered by epsilon), labels="private" (epsilon is infinite), '
-                "or release the records without labels."
-            )
-        checks.labels("release", labels, len(features))
+        model._labels.check(labels, len(features))
         shape = tuple(features.shape[1:])
-        price, values = model.price(shape), model.cut.decode_table(shape)
+        price = model._features_price(shape) if labels is None else model.price(shape)
+        values = model.cut.decode_table(shape)
+        if anonymous:
+            kind, learned = None if labels is None else model.labels, model.joint or model._has_learned()
+            refuse_linked(ids=ids, labels=kind, learned=learned, layers=list(model.cut), shape=shape, price=price)
         epsilon = _charge(model, price, records.count, listed, dataset, labels is not None)
         model._feature_shape = shape
         with tqdm(total=records.count, desc="release", unit="record", disable=not progress) as bar:
             drawn = _symbols(model, shape, chain([(features, labels)], batches), bar)
             first = next(drawn)  # from here on every layer knows its shape, and says what a record pays
-            claims = _claims(model, price, epsilon, labels is not None)
-            return Release.from_batches(chain([first], drawn), values=values, claims=claims, ids=listed)
+            claims = _claims(model, price, epsilon, labels is not None, anonymous)
+            layer = model.label_layer if labels is not None else None
+            channel = None if layer is None else layer.transition
+            batches = chain([first], drawn)
+            release = Release.from_batches(batches, values=values, claims=claims, ids=listed, label_channel=channel)
+            return in_secret_order(release) if anonymous else release
 
 
 def _checked_ids(ids: Sequence[str | int] | Tensor | None, records: Records) -> list[Any] | None:
@@ -86,7 +92,7 @@ def _features(model: SplitModel, records: Records) -> Iterator[tuple[Tensor, Ten
         features = model._features(x)
         if seen == len(x):  # the first batch
             refuse_mixing(model.edge, x, features)
-        yield features, labels
+        yield model._labels.joined(features, labels)
 
 
 def _charge(model: SplitModel, price: Price, rows: int, ids: list[Any] | None, dataset: str, labelled: bool) -> float:
@@ -100,10 +106,12 @@ def _charge(model: SplitModel, price: Price, rows: int, ids: list[Any] | None, d
     return math.inf if private_labels else epsilon
 
 
-def _claims(model: SplitModel, price: Price, epsilon: float, labelled: bool) -> Claims:
+def _claims(model: SplitModel, price: Price, epsilon: float, labelled: bool, anonymous: bool) -> Claims:
     notes = [*price.notes]
     if labelled and model.labels == "private":
         notes.append("labels travel unprotected")
+    if labelled and model.label_layer is not None:
+        notes.append(f"labels as released by {model.label_layer!r}")
     if model.joint:
         notes.append("the edge was trained jointly: its exported weights would be infinite")
     return Claims(
@@ -112,12 +120,14 @@ def _claims(model: SplitModel, price: Price, epsilon: float, labelled: bool) -> 
         uses=price.spend.uses,
         per_record=price.spend.per_record,
         epsilon=epsilon,
-        labels=(model.labels or "none") if labelled else "none",
         edge_data=model.edge_data,
-        secure=model.cut.secure,
+        secure=model.cut.secure and (model._labels.secure or not labelled),
         simulated=accounting.simulating(),
         joint=model.joint,
         notes=tuple(notes),
+        label_epsilon=price.spend.labels,
+        anonymous=anonymous,
+        **model._labels.claimed(labelled),
     )
 
 
@@ -128,5 +138,5 @@ def _symbols(
         if features.shape[1:] != shape:
             got = f"{tuple(features.shape[1:])} after {shape}"
             raise ShapeError(f"release: features must have one shape in all batches, got {got}.")
-        yield model.cut.encode(features).cpu(), labels
+        yield model.cut.encode(features).cpu(), model._labels.encode(labels)
         bar.update(len(features))

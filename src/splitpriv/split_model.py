@@ -11,14 +11,17 @@ from torch import Tensor, nn
 
 from splitpriv import _validation as check
 from splitpriv import accounting
-from splitpriv._errors import InvalidParameterError, PrivacyError, ShapeError
+from splitpriv._errors import InvalidParameterError, PrivacyError
 from splitpriv._modes import modes_kept
 from splitpriv._warnings import warn
 from splitpriv.accounting import Price, Spend
 from splitpriv.cut import Cut
 from splitpriv.cutting import split
-from splitpriv.independence import refuse_batch_statistics, refuse_mixing, refuse_shared_tensors
+from splitpriv.independence import one_row_per_record, refuse_batch_statistics, refuse_mixing, refuse_shared_tensors
+from splitpriv.labelling import Labels, spent
 from splitpriv.layers.compilation import eager
+from splitpriv.layers.embedded_labels import EmbeddedLabels
+from splitpriv.layers.label_ldp import LabelLDP
 from splitpriv.mechanisms.rounding import scale_up
 from splitpriv.release import Release, checks
 from splitpriv.releasing import release_records
@@ -47,7 +50,9 @@ class SplitModel(nn.Module):
         edge_records: how many private records the edge was fitted on; each of them influences
             every row, and pays that number of rows.
         labels: what labels that travel beside the features are: ``"public"`` (ε covers the
-            features only), ``"private"`` (∞: nothing protects them), or None where none travel.
+            features only), ``"private"`` (∞: nothing protects them), a :class:`~splitpriv.LabelLDP`
+            (released labels travel, and its ε is part of the record's), :class:`~splitpriv.EmbeddedLabels`
+            (inside the features, covered by their ε), or None where none travel.
 
     Raises:
         InvalidParameterError: a parameter is outside its range, or a cut layer does not satisfy
@@ -76,13 +81,12 @@ class SplitModel(nn.Module):
         joint: bool = False,
         edge_data: str = "public",
         edge_records: int | None = None,
-        labels: str | None = None,
+        labels: str | LabelLDP | EmbeddedLabels | None = None,
     ) -> None:
         super().__init__()
         self._joint: bool = check.choice("SplitModel", "joint", joint, (True, False))
         self.edge_data: str = check.choice("SplitModel", "edge_data", edge_data, ("public", "private"))
-        fix = "Say what labels that travel beside the features are; None where none travel."
-        self.labels: str | None = check.choice("SplitModel", "labels", labels, ("public", "private", None), fix)
+        self._labels = Labels.of(labels)
         if edge_records is not None:
             check.integer("SplitModel", "edge_records", edge_records, 1)
             if edge_data == "public":
@@ -91,7 +95,8 @@ class SplitModel(nn.Module):
                     check.message("SplitModel", "edge_records", "None with a public edge", edge_records, fix)
                 )
         self.edge_records = edge_records
-        self.edge, self.cut, self.server = _module("edge", edge), Cut(cut), _module("server", server)
+        self.edge, self.cut = check.module("SplitModel", "edge", edge), Cut(cut)
+        self.server = check.module("SplitModel", "server", server)
         refuse_shared_tensors([self.edge, self.cut], self.server)
         self._feature_shape: tuple[int, ...] | None = None
         self._first_call: Any = None
@@ -156,6 +161,16 @@ class SplitModel(nn.Module):
         """Whether both halves are trained."""
         return self._joint
 
+    @property
+    def labels(self) -> str | None:
+        """What labels that travel are: "public", "private", "ldp", "embedded", or None where none do."""
+        return self._labels.kind
+
+    @property
+    def label_layer(self) -> LabelLDP | None:
+        """The mechanism that releases labels; None unless ``labels`` is "ldp"."""
+        return self._labels.layer
+
     # Cost ----------------------------------------------------------------------------------
 
     @property
@@ -164,7 +179,10 @@ class SplitModel(nn.Module):
         return self._feature_shape
 
     def price(self, shape: Sequence[int] | None = None) -> Price:
-        """What one record's features pay, and why. See :meth:`spend` for the arguments."""
+        """What one record's features and its label's mechanism pay, and why. See :meth:`spend` for the arguments."""
+        return self._labels.priced(self._features_price(shape))
+
+    def _features_price(self, shape: Sequence[int] | None) -> Price:
         known = self._feature_shape if shape is None else check.feature_shape("SplitModel", shape)
         if known is None:
             raise PrivacyError(
@@ -177,7 +195,7 @@ class SplitModel(nn.Module):
         return self.cut.price(known, edge_records=edge_records)
 
     def spend(self, shape: Sequence[int] | None = None) -> Spend:
-        """What one release of one record costs, private labels included.
+        """What one release of one labelled record costs, labels that are not public included.
 
         Args:
             shape: shape of the features at the cut, without batch; None for the one last seen.
@@ -189,8 +207,7 @@ class SplitModel(nn.Module):
             PrivacyError: no shape is given, and none has been seen yet.
         """
         found = self.price(shape)
-        total = math.inf if self.labels == "private" else found.per_record()
-        return Spend(found.spend.per_use, found.spend.uses, total)
+        return spent(found, math.inf if self.labels == "private" else found.per_record())
 
     # Forward -------------------------------------------------------------------------------
 
@@ -200,7 +217,7 @@ class SplitModel(nn.Module):
         ids: RecordIds | None = None,
         dataset: str = "",
     ) -> Tensor:
-        """``server(cut(edge(x)))``: one release of every record in the batch, charged first.
+        """``server(cut(edge(x)))``: one release of every record in the batch, charged first; no label travels.
 
         Args:
             x: raw records.
@@ -212,6 +229,7 @@ class SplitModel(nn.Module):
             PrivacyError: BatchNorm on the edge would tie the records of the batch together.
             ShapeError, NonFiniteError: the features do not fit the cut.
         """
+        self._labels.refuse_call()
         features = self._features(x)
         if len(features):  # an empty batch releases nothing
             self._charge_call(features, ids, dataset)
@@ -232,13 +250,7 @@ class SplitModel(nn.Module):
 
     @eager
     def _checked(self, features: Any, x: Tensor | None) -> Tensor:
-        if not isinstance(features, Tensor):
-            raise ShapeError(f"SplitModel: edge must return one tensor, got {type(features).__name__}.")
-        checked = check.features("SplitModel", features)
-        if isinstance(x, Tensor) and len(checked) != len(x):
-            got = f"{len(checked)} rows for {len(x)} records"
-            raise ShapeError(f"SplitModel: edge must return one row per record, got {got}.")
-        return checked
+        return one_row_per_record(features, x)
 
     # Charging ------------------------------------------------------------------------------
 
@@ -246,7 +258,7 @@ class SplitModel(nn.Module):
     def _charge_call(self, features: Tensor, ids: RecordIds | None, dataset: str) -> None:
         listed = None if ids is None else checks.id_list("SplitModel", ids, len(features))
         shape = tuple(features.shape[1:])
-        self._charge(self.price(shape), len(features), listed, dataset)
+        self._charge(self._features_price(shape), len(features), listed, dataset)
         self._feature_shape = shape
         self._warn_if_looped(listed, dataset)
         if features.requires_grad:  # joint: from the first gradient on, the edge's weights know the records
@@ -296,6 +308,7 @@ class SplitModel(nn.Module):
         progress: bool = True,
         *,
         dataset: str = "",
+        anonymous: bool = False,
     ) -> Release:
         """Send each record across the cut once; packed, labelled, priced and charged.
 
@@ -306,6 +319,11 @@ class SplitModel(nn.Module):
             ids: one str or int per record, in the order of ``data``; an id given twice pays twice.
             progress: show a progress bar.
             dataset: name of the set the ids belong to: equal ids of two names are two records.
+            anonymous: put the records, symbols and labels together, in a secret random order, and refuse
+                what else says which is whose: ids, edges and encoders that have learned from records,
+                defences, layers whose symbols show their place, labels not released by a mechanism. It
+                hides neither where and when a release comes from (network addresses, timing), nor
+                anyone in a small one; several releases are mixed within each of them only.
 
         Returns:
             A :class:`~splitpriv.Release`: a Dataset of (decoded features, label).
@@ -313,17 +331,65 @@ class SplitModel(nn.Module):
         Raises:
             BudgetExceeded: a limit would be passed. Nothing is drawn or charged then.
             PrivacyError: the data have labels and ``labels`` was not declared; a DataLoader
-                repeats records; BatchNorm on the edge.
+                repeats records; BatchNorm on the edge; ``anonymous`` where rows can be told apart.
             InvalidParameterError: ``data`` is empty or of another kind, ids do not fit.
             NonFiniteError, ShapeError: features do not fit. What was charged by then stays charged, since
                 noise may have been drawn: look for bad records before the release.
         """
-        return release_records(self, data, batch_size=batch_size, ids=ids, progress=progress, dataset=dataset)
+        how: dict[str, Any] = {"progress": progress, "dataset": dataset, "anonymous": anonymous}
+        return release_records(self, data, batch_size=batch_size, ids=ids, **how)
+
+    # Inference on the edge -----------------------------------------------------------------
+
+    def local(
+        self,
+        x: Tensor,  # shape: (batch, *input)
+    ) -> Tensor:
+        """Clean inference: all on the edge device, in eval mode, without noise; nothing crosses or is charged.
+
+        ``server(clean(x))`` without gradients; see :meth:`clean`.
+
+        Raises:
+            InvalidParameterError: a mechanism at the cut has no ``expected``.
+            PrivacyError, ShapeError, NonFiniteError: as in :meth:`forward`.
+
+        Does not protect: the result. To send it on is a release without a mechanism, that no ledger sees.
+        """
+        with modes_kept(self), torch.no_grad():
+            self.eval()
+            output: Tensor = self.server(self._clean(x))
+        return output
+
+    def clean(
+        self,
+        x: Tensor,  # shape: (batch, *input)
+    ) -> Tensor:  # shape: (batch, *released)
+        """Clean features: what the released ones are around, on the edge device, uncharged.
+
+        ``c(edge(x))`` in eval mode without gradients, where ``c`` runs the layers of the cut in turn: a
+        mechanism's ``expected`` in place of a draw, a defence as it is. That is the exact mean of what would
+        cross for one mechanism, and affine defences behind it; any other layer behind a mechanism makes
+        of that mean what it makes of features. Of public records they are what ``fit(public=...)`` takes.
+
+        Raises:
+            InvalidParameterError: a mechanism at the cut has no ``expected``.
+            PrivacyError, ShapeError, NonFiniteError: as in :meth:`forward`.
+
+        Does not protect: the result. To send it on is a release without a mechanism, that no ledger sees.
+        """
+        with modes_kept(self), torch.no_grad():
+            self.eval()
+            return self._clean(x)
+
+    def _clean(self, x: Tensor) -> Tensor:
+        return self._labels.clean(self._features(x), self.cut.expected)
 
     # Module --------------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Another layer may be put at the cut; it is checked and frozen like the first.
+        if name == "labels":  # a property: declared anew, and checked like the first
+            name, value = "_labels", Labels.of(value)
         if name == "cut" and not isinstance(value, Cut):
             value = Cut(value)
             if not self.joint:
@@ -346,16 +412,9 @@ class SplitModel(nn.Module):
             cost = str(self.price())
         joint = "trained jointly, so a record pays for every row after its first gradient"
         edge = joint if self.joint else f"frozen, {self.edge_data} data"
-        labels = {"public": "public (ε covers features only)", "private": "private, unprotected (ε ∞)"}
-        return f"{cost}; edge: {edge}; labels: {labels.get(self.labels or '', 'none')}"
+        return f"{cost}; edge: {edge}; labels: {self._labels}"
 
 
 def _mark_loaded(model: SplitModel, keys: object) -> None:
     if model.edge_learned:
         model._learn()
-
-
-def _module(name: str, value: Any) -> nn.Module:
-    if not isinstance(value, nn.Module):
-        raise InvalidParameterError(check.message("SplitModel", name, "an nn.Module", value))
-    return value

@@ -20,6 +20,8 @@ from splitpriv.release import Claims, Release
 START = b'{"__metadata__":{"splitpriv_release":"{\\"sha256\\":\\"'
 KINDS = ("bits", "wide", "codebook", "floats")
 
+LDP = {"labels": "ldp", "label_epsilon": 0.7, "per_record": 12.7, "epsilon": 12.7}
+
 
 class Lab:
     """Helpers, handed out by a fixture: test modules do not import each other."""
@@ -49,7 +51,7 @@ class Lab:
         def draw(high: int, *shape: int) -> Tensor:
             return torch.randint(high, (records, *shape), generator=generator)
 
-        if kind == "bits":  # padding: 6 of 8 bits
+        if kind in ("bits", "labelled"):  # padding: 6 of 8 bits
             return draw(2, 2, 3).to(torch.uint8), torch.tensor([-0.5, 1.5])
         if kind == "wide":  # padding: 70 of 72 bits
             return draw(1000, 7).to(torch.int16), torch.arange(1000) / 8.0
@@ -59,13 +61,20 @@ class Lab:
 
     @classmethod
     def make(cls, kind: str, *, records: int = 5, full: bool = False, **changes: Any) -> Release:
-        """A release of one kind; ``full``: with labels and ids."""
+        """A release of one kind; ``full``: with labels (released ones for "labelled") and ids."""
         symbols, values = cls.symbols(kind, records)
         labels = torch.arange(records) % 3 if full else None
         if full:
-            changes = {"labels": "public", **changes}
+            changes = {**(LDP if kind == "labelled" else {"labels": "public"}), **changes}
         ids = [f"patient-{number}é" for number in range(records)] if full else None
-        return Release.from_batches([(symbols, labels)], values=values, claims=cls.claims(**changes), ids=ids)
+        channel = cls.label_channel() if changes.get("labels") == "ldp" else None
+        parts: dict[str, Any] = {"claims": cls.claims(**changes), "ids": ids, "label_channel": channel}
+        return Release.from_batches([(symbols, labels)], values=values, **parts)
+
+    @staticmethod
+    def label_channel() -> Tensor:
+        """Three classes, ln 2 apart."""
+        return (torch.eye(3, dtype=torch.float64) + 1) / 4
 
     @staticmethod
     def decoded(symbols: Tensor, values: Tensor | None) -> Tensor:
@@ -86,6 +95,7 @@ class Lab:
             and one.symbol_shape == other.symbol_shape
             and equal(one.values, other.values)
             and equal(one.labels, other.labels)
+            and equal(one.label_channel, other.label_channel)
             and one.ids == other.ids
             and one.claims == other.claims
         )

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitpriv import InvalidParameterError
+from splitpriv.mechanisms.rounding import sum_up
 from splitpriv.release import Claims
 
 LOSSES = st.floats(0.0, math.inf)
@@ -22,8 +23,14 @@ TEXTS = st.lists(st.text(), max_size=3).map(tuple)
 
 @st.composite
 def any_claims(draw: st.DrawFn) -> Claims:
-    labels = draw(st.sampled_from(["none", "public", "private"]))
+    labels = draw(st.sampled_from(["none", "public", "private", "ldp"]))
     per_use, per_record, epsilon = sorted(draw(st.tuples(LOSSES, LOSSES, LOSSES)))
+    joint, label_epsilon, anonymous = draw(st.booleans()), 0.0, False
+    if labels == "ldp":
+        label_epsilon = draw(st.floats(0.0, 50.0, exclude_min=True))
+        per_record, epsilon = (sum_up([loss, label_epsilon]) for loss in (per_record, epsilon))
+    if labels in ("none", "ldp") and not joint and per_record < math.inf and draw(st.booleans()):
+        epsilon, anonymous = per_record, True
     return Claims(
         layers=draw(TEXTS),
         per_use=per_use,
@@ -34,8 +41,10 @@ def any_claims(draw: st.DrawFn) -> Claims:
         edge_data=draw(st.sampled_from(["public", "private"])),
         secure=draw(st.booleans()),
         simulated=draw(st.booleans()),
-        joint=draw(st.booleans()),
+        joint=joint,
         notes=draw(TEXTS),
+        label_epsilon=label_epsilon,
+        anonymous=anonymous,
     )
 
 
@@ -65,6 +74,22 @@ def test_one_line_that_says_epsilon(claims: Claims) -> None:
         ({"epsilon": 24.0}, "ε 2 per element × 6 = 12 per record; worst record ε 24"),
         ({"per_record": 1200.0, "epsilon": 1200.0}, "ε 2 per element × 6, in all 1,200 per record"),
         ({"per_record": math.inf, "epsilon": math.inf}, "ε 2 per element × 6, in all ∞ per record"),
+        (
+            {"per_record": 13.0, "epsilon": 13.0, "labels": "ldp", "label_epsilon": 1.0},
+            "ε 13 per record = 12 features (2 per element × 6) + 1 labels",
+        ),
+        (
+            {"uses": 1, "per_record": 3.0, "epsilon": 3.0, "labels": "ldp", "label_epsilon": 1.0},
+            "ε 3 per record = 2 features + 1 labels",
+        ),
+        (
+            {"per_record": 13.0, "epsilon": 26.0, "labels": "ldp", "label_epsilon": 1.0},
+            "ε 13 per record = 12 features (2 per element × 6) + 1 labels; worst record ε 26",
+        ),
+        (
+            {"per_record": 99.0, "epsilon": 99.0, "labels": "ldp", "label_epsilon": 1.0},
+            "ε 2 per element × 6 and 1 for labels, in all 99 per record",
+        ),
         ({"epsilon": math.inf, "labels": "private"}, "ε 2 per element × 6 = 12 per record; worst record ε ∞"),
     ],
 )
@@ -91,7 +116,7 @@ def test_numbers_become_floats(lab: Any) -> None:
     assert math.copysign(1, lab.claims(per_use=-0.0).per_use) == 1
 
 
-@pytest.mark.parametrize("name", ["per_use", "per_record", "epsilon"])
+@pytest.mark.parametrize("name", ["per_use", "per_record", "epsilon", "label_epsilon"])
 @pytest.mark.parametrize("value", [-1e-300, math.nan, -math.inf, True, "2", None, 10**400])
 def test_losses_are_refused(lab: Any, name: str, value: Any) -> None:
     with pytest.raises(InvalidParameterError, match=rf"Claims: {name} must be a number >= 0, or inf, got {name}="):
@@ -114,11 +139,12 @@ def test_texts_are_refused(lab: Any, name: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "constraint"),
     [
-        ("labels", "'none' or 'public' or 'private'"),
+        ("labels", "'none' or 'public' or 'private' or 'ldp'"),
         ("edge_data", "'public' or 'private'"),
         ("secure", "True or False"),
         ("simulated", "True or False"),
         ("joint", "True or False"),
+        ("anonymous", "True or False"),
     ],
 )
 @pytest.mark.parametrize("value", [None, 1, "secret"])
@@ -136,14 +162,76 @@ def test_contradictions_are_refused(lab: Any) -> None:
         lab.claims(labels="private")
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"labels": "ldp"}, "label_epsilon must be finite and > 0 where labels='ldp', got label_epsilon=0.0"),
+        ({"labels": "ldp", "label_epsilon": math.inf}, "label_epsilon must be finite and > 0 where labels='ldp', got"),
+        ({"label_epsilon": 1.0}, "label_epsilon must be 0 unless labels='ldp', got label_epsilon=1.0"),
+        ({"label_epsilon": math.inf, "labels": "public"}, "label_epsilon must be 0 unless labels='ldp', got"),
+        (
+            {"labels": "ldp", "label_epsilon": math.nextafter(10.0, 11.0)},
+            r"per_record must be >= per_use \+ label_epsilon=10.000000000000002, got per_record=12.0",
+        ),
+    ],
+)
+def test_label_epsilons_are_refused(lab: Any, changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(InvalidParameterError, match=f"Claims: {text}"):
+        lab.claims(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": "public"},
+        {"labels": "private", "epsilon": math.inf},
+        {"joint": True},
+        {"epsilon": 24.0},
+        {"per_use": math.inf, "per_record": math.inf, "epsilon": math.inf},
+    ],
+)
+def test_what_can_be_told_apart_is_not_anonymous(lab: Any, changes: dict[str, Any]) -> None:
+    assert lab.claims(anonymous=True).anonymous
+    with pytest.raises(InvalidParameterError, match="Claims: anonymous must be False with a joint edge, tied rows, no"):
+        lab.claims(anonymous=True, **changes)
+
+
+def test_files_made_before_there_were_labels_still_say_what_they_said(lab: Any) -> None:
+    old = lab.claims()
+    data = old.to_dict()
+    assert not {"label_epsilon", "anonymous"} & set(data)
+    assert Claims.from_dict(data) == old
+    new = lab.claims(labels="ldp", label_epsilon=1.0, per_record=13.0, epsilon=13.0, anonymous=True)
+    assert new.to_dict() == {
+        **old.to_dict(),
+        **{"labels": "ldp", "label_epsilon": 1.0, "per_record": 13.0, "epsilon": 13.0, "anonymous": True},
+    }
+    # One way to write each claim: what is left out at its default is not there at its default.
+    for name, value in (("label_epsilon", 0.0), ("anonymous", False)):
+        with pytest.raises(InvalidParameterError, match=f"Claims: {name} must be left out at its default, got {name}="):
+            Claims.from_dict({**data, name: value})
+
+
 FIELDS = [field.name for field in dataclasses.fields(Claims)]
+LATER = {"label_epsilon", "anonymous"}
 # What JSON can hold in place of a field, and to_dict would not have written there.
 WRONG: dict[tuple[str, ...], list[Any]] = {
     ("layers", "notes"): ["text", None, [1], {}, ["x", None]],
-    ("per_use", "per_record", "epsilon"): [2, "2", "Inf", "nan", -1.0, None, True, [], math.inf, math.nan],
+    ("per_use", "per_record", "epsilon", "label_epsilon"): [
+        2,
+        "2",
+        "Inf",
+        "nan",
+        -1.0,
+        None,
+        True,
+        [],
+        math.inf,
+        math.nan,
+    ],
     ("uses",): [6.0, "6", None, True, -1, 0],
     ("labels", "edge_data"): ["", "Public", None, 0, [], {}],
-    ("secure", "simulated", "joint"): [0, 1, "true", None, []],
+    ("secure", "simulated", "joint", "anonymous"): [0, 1, "true", None, []],
 }
 
 
@@ -155,7 +243,7 @@ def test_wrong_types_are_refused(lab: Any, name: str, value: Any) -> None:
         Claims.from_dict({**lab.claims().to_dict(), name: value})
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", [name for name in FIELDS if name not in LATER])
 def test_missing_fields_are_refused(lab: Any, name: str) -> None:
     data = lab.claims().to_dict()
     del data[name]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from splitpriv import ReleaseFileError
 from splitpriv.release import Release
 
-KINDS = ("bits", "wide", "codebook", "floats")
+KINDS = ("bits", "wide", "codebook", "floats", "labelled")
 REFUSED, LOADED = "refused", "loaded"
 
 
@@ -54,6 +54,7 @@ class Bench:
         assert bool(torch.isfinite(features).all())
         assert labels is None or len(labels) == len(release)
         assert release.ids is None or len(release.ids) == len(release)
+        assert (release.label_channel is None) == (release.claims.labels != "ldp")
         assert len(release.symbols(slice(None))) == len(release)
         release.save(self.path)
         assert self.lab.same(Release.load(self.path), release)
@@ -109,7 +110,23 @@ JUNK = st.recursive(
     max_leaves=6,
 )
 WORDS = st.sampled_from(
-    ["inf", "U8", "F32", "I64", "BOOL", "BF16", "none", "public", "private", "packed", "labels", "ids"]
+    [
+        "inf",
+        "U8",
+        "F32",
+        "I64",
+        "BOOL",
+        "BF16",
+        "none",
+        "public",
+        "private",
+        "ldp",
+        "F64",
+        "packed",
+        "labels",
+        "ids",
+        "label_channel",
+    ]
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from splitpriv.mechanisms.rounding import scale_up, show
+from splitpriv.mechanisms.rounding import scale_up, show, sum_up
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,9 @@ class Spend:
     Attributes:
         per_use: epsilon of one use of the mechanism (natural log); ``math.inf`` for a defence.
         uses: how often the mechanism is used on the record: its number of elements, or 1.
-        per_record: what the record pays, ``per_use * uses`` rounded outward.
+        per_record: what the record pays, ``per_use * uses`` rounded outward, plus ``labels``.
+        labels: the part of ``per_record`` that goes to the record's label; 0 where none travels, or a
+            public one.
 
     Example:
         >>> print(Spend.of(2.0, 32768))
@@ -25,6 +27,7 @@ class Spend:
     per_use: float
     uses: int
     per_record: float
+    labels: float = 0.0
 
     @classmethod
     def of(cls, per_use: float, uses: int) -> Spend:
@@ -39,6 +42,16 @@ class Spend:
     def __str__(self) -> str:
         if math.isinf(self.per_record):
             return "ε ∞ per record (no mechanism bounds it)"
+        if self.labels:
+            return self._with_labels()
         if self.uses == 1:
             return f"ε {show(self.per_record)} per record"
         return f"ε {show(self.per_use)} per element × {self.uses:,} = {show(self.per_record)} per record"
+
+    def _with_labels(self) -> str:
+        features, total = scale_up(self.per_use, self.uses), show(self.per_record)
+        if not math.isclose(sum_up([features, self.labels]), self.per_record, rel_tol=1e-9):
+            uses = f"ε {show(self.per_use)} per element × {self.uses:,} and {show(self.labels)} for labels"
+            return f"{uses}, in all {total} per record"
+        uses = f" ({show(self.per_use)} per element × {self.uses:,})" if self.uses > 1 else ""
+        return f"ε {total} per record = {show(features)} features{uses} + {show(self.labels)} labels"

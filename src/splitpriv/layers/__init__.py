@@ -1,7 +1,9 @@
-"""Layers for the cut: mechanisms with an exact epsilon, defences without one, and a projection before them."""
+"""Layers for the cut: mechanisms with an exact epsilon, defences without one; labels; and a projection."""
 
 from splitpriv.layers.codebook_choice import CodebookChoice
 from splitpriv.layers.codebook_ldp import CodebookLDP
+from splitpriv.layers.embedded_labels import EmbeddedLabels
+from splitpriv.layers.label_ldp import LabelLDP
 from splitpriv.layers.laplace_ldp import LaplaceLDP
 from splitpriv.layers.local_fit import EncoderHistory
 from splitpriv.layers.local_pretrained_encoder import LocalPretrainedEncoder
@@ -15,7 +17,9 @@ from splitpriv.layers.relu_sanitizer import ReluSanitizer
 __all__ = [
     "CodebookChoice",
     "CodebookLDP",
+    "EmbeddedLabels",
     "EncoderHistory",
+    "LabelLDP",
     "LaplaceLDP",
     "LocalPretrainedEncoder",
     "PrivacyLayer",

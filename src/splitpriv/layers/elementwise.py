@@ -38,6 +38,7 @@ class ElementwiseLDP(nn.Module):
         self._source = make_source(generator)
         self._feature_shape: tuple[int, ...] | None = None
         self._channels: dict[int, Channel] = {}
+        self._means: tuple[Channel, Tensor] | None = None  # of the channel that was last asked for
 
     # To be said by the subclass --------------------------------------------------------------
 
@@ -154,7 +155,33 @@ class ElementwiseLDP(nn.Module):
         return straight_through(features, released, self.passes(features))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_channels": {}}  # made again where they are needed
+        return {**self.__dict__, "_channels": {}, "_means": None}  # made again where they are needed
+
+    @eager
+    def expected(
+        self,
+        features: Tensor,  # shape: (batch, *feature)
+    ) -> Tensor:  # shape: (batch, *feature), float32
+        """E[decode(encode(features))]: what the noise is around, for use on the edge; private.
+
+        Exact for the channel that runs, up to the rounding to float32. No noise is drawn and nothing
+        is protected: it must not cross the cut. The gradient is that of ``forward``, straight through.
+
+        Raises:
+            ShapeError, NonFiniteError: as for ``encode``.
+        """
+        features = check.features(type(self).__name__, features)
+        inputs = self.quantize(features.detach()).long()
+        means = self._mean_table(self.channel(features.shape[1:])).to(features.device)
+        return straight_through(features, means[inputs], self.passes(features))
+
+    def _mean_table(self, channel: Channel) -> Tensor:  # shape: (inputs,), float32
+        known = self._means  # once: another thread may replace it meanwhile
+        if known is None or known[0] is not channel:
+            inputs = torch.arange(channel.inputs).reshape(-1, 1)
+            chances = channel.log_prob(torch.arange(channel.outputs), inputs).exp()
+            known = self._means = (channel, (chances @ self._values(channel).double()).float())
+        return known[1]
 
     def decode(
         self,

@@ -225,3 +225,16 @@ def make_source(generator: int | torch.Generator | None) -> Source:
         InvalidParameterError: ``generator`` is none of these.
     """
     return SecureSource() if generator is None else SeededSource(generator)
+
+
+def permutation(source: Source, count: int) -> npt.NDArray[np.int64]:  # shape: (count,)
+    """A uniformly random order of ``count`` things, exact for ideal bits.
+
+    Different random words sorted: all orders of them are equally likely. Words that are not all
+    different (once in 2**65 / count**2 times) are drawn again, since a tie would have to be broken.
+    """
+    while True:
+        drawn = words(source, count, 64)
+        order = np.argsort(drawn, kind="stable").astype(np.int64, copy=False)
+        if not (np.diff(drawn[order]) == 0).any():
+            return order

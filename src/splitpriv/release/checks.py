@@ -120,15 +120,51 @@ def ids(owner: str, given: Ids | None, records: int) -> Tensor | list[str] | Non
     )
 
 
-def claims(owner: str, stated: Any, given_labels: Tensor | None) -> Claims:
-    """Return the claims, if they say something of labels exactly where there are some."""
+def claims(owner: str, stated: Any, given_labels: Tensor | None, given_ids: Any = None) -> Claims:
+    """Return the claims, if they say something of labels exactly where there are some, and fit the ids."""
     if not isinstance(stated, Claims):
         raise InvalidParameterError(check.message(owner, "claims", "a Claims", stated))
     if (stated.labels == "none") != (given_labels is None):
         fix = "Say what labels are: public (epsilon does not cover them), or private (they cost ∞)."
         constraint = '"none" exactly where there are no labels'
         raise InvalidParameterError(check.message(owner, "claims.labels", constraint, stated.labels, fix))
+    if stated.anonymous and given_ids is not None:
+        raise InvalidParameterError(f"{owner}: ids must be None where claims.anonymous is True, got {len(given_ids)}.")
     return stated
+
+
+def label_channel(
+    owner: str,
+    given: Any,  # shape: (classes, symbols), or None
+    stated: Claims,
+    released: Tensor | None,  # shape: (records,)
+) -> Tensor | None:
+    """Return Pr[released label | true label], if it is there exactly where labels are "ldp", and fits them."""
+    if (stated.labels == "ldp") != (given is not None):
+        fix = "It says how the labels were drawn."
+        constraint = 'given exactly where claims.labels is "ldp"'
+        raise InvalidParameterError(check.message(owner, "label_channel", constraint, given, fix))
+    if given is None or released is None:
+        return None
+    if not isinstance(given, Tensor) or given.dtype != torch.float64 or given.ndim != 2 or min(given.shape) < 2:
+        got = described(given)
+        raise ShapeError(f"{owner}: label_channel must be float64 of shape (classes, symbols), got {got}.")
+    table = own(given)
+    if not bool((table >= 0).all()) or not bool(((table.sum(1) - 1).abs() < 1e-9).all()):  # NaN fails both
+        constraint = "rows of probabilities that sum to one"
+        raise InvalidParameterError(check.message(owner, "label_channel", constraint, given))
+    worst = float((table.amax(0).log() - table.amin(0).log()).nan_to_num(nan=0.0).max())  # NaN: never released
+    if worst > stated.label_epsilon + 1e-9 * (1 + stated.label_epsilon):
+        constraint = f"within claims.label_epsilon={stated.label_epsilon!r}"
+        raise InvalidParameterError(check.message(owner, "label_channel", constraint, given, f"It costs {worst!r}."))
+    if released.dtype != torch.int64 or released.ndim != 1:
+        got = described(released)
+        raise ShapeError(f"{owner}: labels must be int64 of shape (records,) with a label_channel, got {got}.")
+    low, high = (int(v) for v in torch.aminmax(released))
+    if low < 0 or high >= table.shape[1]:
+        constraint = f"symbols of label_channel, in [0, {table.shape[1]})"
+        raise InvalidParameterError(check.message(owner, "labels", constraint, released))
+    return table
 
 
 def described(value: Any) -> str:

@@ -46,6 +46,8 @@ class Release(Dataset[Item]):
         claims: what the release costs, and what it does not cover.
         labels: (records, *label), or None.
         ids: one int or one non-empty string per record, or None. They travel with the release.
+        label_channel: float64, (classes, symbols): Pr[released label | true label], exactly where
+            ``claims.labels`` is "ldp"; the labels are symbols of it then.
 
     Raises:
         ShapeError: a tensor does not have the shape or the dtype that the others ask for.
@@ -75,6 +77,7 @@ class Release(Dataset[Item]):
         claims: Claims,
         labels: Tensor | None = None,  # shape: (records, *label)
         ids: Ids | None = None,
+        label_channel: Tensor | None = None,  # shape: (classes, symbols)
     ) -> None:
         self._symbol_shape = pk.symbol_shape_of("Release", symbol_shape)
         self._values = checks.values("Release", values)
@@ -82,7 +85,8 @@ class Release(Dataset[Item]):
         self._payload = checks.payload("Release", packed, math.prod(self._symbol_shape), self._bits, self.alphabet)
         self._labels = checks.labels("Release", labels, len(self))
         self._ids = checks.ids("Release", ids, len(self))
-        self._claims = checks.claims("Release", claims, labels)
+        self._claims = checks.claims("Release", claims, labels, self._ids)
+        self._label_channel = checks.label_channel("Release", label_channel, claims, self._labels)
         self._decoder = Decoder(self._values, math.prod(self._symbol_shape), self._bits, self.path)
         if math.prod(self.feature_shape) > _MAX_FEATURES:
             constraint = f"at most {_MAX_FEATURES} elements per record"
@@ -96,6 +100,7 @@ class Release(Dataset[Item]):
         values: Tensor | None,  # shape: (alphabet, *element)
         claims: Claims,
         ids: Ids | None = None,
+        label_channel: Tensor | None = None,  # shape: (classes, symbols)
     ) -> Release:
         """Pack symbols as they come; the memory needed is that of the packed data and one batch.
 
@@ -105,6 +110,7 @@ class Release(Dataset[Item]):
             values: what each symbol stands for, see :class:`Release`.
             claims: what the release costs, and what it does not cover.
             ids: one per record, in the order of the batches, or None.
+            label_channel: how the labels were drawn, see :class:`Release`.
 
         Raises:
             ShapeError: a batch differs from the first one in shape or dtype, holds a symbol outside
@@ -115,7 +121,8 @@ class Release(Dataset[Item]):
         values = checks.values("Release", values)
         packed, symbol_shape, labels = collect(batches, None if values is None else len(values))
         rows: Any = checks.Owned(packed)  # not a public kind of payload
-        return cls(rows, symbol_shape=symbol_shape, values=values, claims=claims, labels=labels, ids=ids)
+        parts: Any = {"values": values, "labels": labels, "label_channel": label_channel}
+        return cls(rows, symbol_shape=symbol_shape, claims=claims, ids=ids, **parts)
 
     # What it holds -------------------------------------------------------------------------
 
@@ -153,6 +160,11 @@ class Release(Dataset[Item]):
     def labels(self) -> Tensor | None:  # shape: (records, *label)
         """The labels of all records, or None."""
         return self._labels
+
+    @property
+    def label_channel(self) -> Tensor | None:  # shape: (classes, symbols), float64
+        """Pr[released label | true label], one row per true label, as a copy; None unless labels are "ldp"."""
+        return None if self._label_channel is None else self._label_channel.clone()
 
     @property
     def ids(self) -> list[int] | list[str] | None:
@@ -230,6 +242,7 @@ class Release(Dataset[Item]):
             claims=self._claims,
             labels=None if self._labels is None else self._labels[torch.from_numpy(rows)],
             ids=None if ids is None else [ids[row] for row in rows.tolist()],
+            label_channel=self._label_channel,
         )
 
     def symbols(

@@ -5,10 +5,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from splitpriv.mechanisms.rounding import show
+from splitpriv.release.claims import Claims
+
 if TYPE_CHECKING:
     from splitpriv.release.dataset import Release
 
-_LABELS = {"none": "none", "public": "public, not covered by ε", "private": "private and unprotected: ε ∞"}
+_LABELS = {
+    "none": "none",
+    "public": "public, not covered by ε",
+    "private": "private and unprotected: ε ∞",
+    "ldp": "private, released through randomized response",
+}
 
 
 def describe(release: Release) -> str:
@@ -21,14 +29,22 @@ def describe(release: Release) -> str:
         f"symbols {release.symbol_shape} of {width}, features {release.feature_shape}",
         str(claims),
         f"layers: {', '.join(_one_line(layer) for layer in claims.layers) or 'none'}",
-        f"labels: {_LABELS[claims.labels]}",
+        f"labels: {_LABELS[claims.labels]}" + (f", ε {show(claims.label_epsilon)}" if claims.label_epsilon else ""),
         "edge: trained jointly on the records" if claims.joint else f"edge: {claims.edge_data} data, frozen",
-        f"noise: {'none' if math.isinf(claims.per_use) else 'secure' if claims.secure else 'not secure'}",
+        f"noise: {_noise(claims)}",
     ]
+    if claims.anonymous:
+        lines.append("order: secret and random")
     if claims.simulated:
         lines.append("simulated: charged to no ledger")
     lines += [f"note: {_one_line(note)}" for note in claims.notes]
     return "Release(\n  " + "\n  ".join(lines) + "\n)"
+
+
+def _noise(claims: Claims) -> str:
+    if math.isinf(claims.per_use) and claims.labels != "ldp":
+        return "none"
+    return ("secure" if claims.secure else "not secure") + (", on labels only" if math.isinf(claims.per_use) else "")
 
 
 def _one_line(text: str) -> str:

@@ -40,6 +40,7 @@ _TENSORS: dict[str, tuple[torch.dtype | None, int | None]] = {
     "ids": (torch.int64, 1),
     "id_text": (torch.uint8, 1),
     "id_ends": (torch.int64, 1),
+    "label_channel": (torch.float64, 2),
 }
 
 
@@ -94,6 +95,7 @@ def load(path: Path, make: Callable[..., Made]) -> Made:
                 claims=Claims.from_dict(fields["claims"]),
                 labels=_read(file, header, "labels"),
                 ids=_read_ids(file, header),
+                label_channel=_read(file, header, "label_channel"),
             )
 
 
@@ -151,6 +153,8 @@ def _tensors(release: Release) -> dict[str, Tensor]:
         tensors["values"] = release.values
     if release.labels is not None:
         tensors["labels"] = release.labels
+    if release.label_channel is not None:
+        tensors["label_channel"] = release.label_channel
     ids = release.ids
     if ids and isinstance(ids[0], str):
         encoded = [str(name).encode() for name in ids]
