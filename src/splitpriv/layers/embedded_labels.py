@@ -70,7 +70,8 @@ class EmbeddedLabels:
         label: int,
     ) -> Tensor:  # shape: (batch, elements)
         """The part of vectors that belongs to one label."""
-        return embedded.reshape(len(embedded), self.classes, -1)[:, label]
+        chosen: Tensor = embedded.reshape(len(embedded), self.classes, -1)[:, label]
+        return chosen
 
     def check(self, labels: Any, records: int) -> Tensor:
         """Labels, if they are what :meth:`embed` takes.

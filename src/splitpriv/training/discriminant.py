@@ -88,9 +88,11 @@ def _bounded(public: Tensor, mixed: Tensor) -> Tensor:
     inverse = torch.linalg.inv(root)
     values, vectors = torch.linalg.eigh(inverse @ mixed @ inverse)
     bounded = (vectors * values.clamp(1 / _WIDEST, _WIDEST)) @ vectors.T
-    return root @ bounded @ root
+    result: Tensor = root @ bounded @ root
+    return result
 
 
 def _root(matrix: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    return root

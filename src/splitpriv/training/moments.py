@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from splitpriv import _validation as check
@@ -124,11 +123,13 @@ def _parts(release: Release, classes: int) -> tuple[_Parts, int]:
             got = check.message("class_moments", "classes", f"{release.claims.classes}, as embedded", classes)
             raise InvalidParameterError(got)
         return _embedded(release, classes), classes
-    if release.labels is None:
-        raise InvalidParameterError(check.message("class_moments", "release", "one with labels", release))
-    if release.labels.is_floating_point() or release.labels.ndim != 1 or not 0 <= int(release.labels.max()) < classes:
-        got = f"labels of {release.labels.dtype} up to {release.labels.max()}"
-        raise InvalidParameterError(check.message("class_moments", "release", f"one with labels in [0, {classes})", got))
+    labels = release.labels
+    constraint = f"one with labels in [0, {classes})"
+    if labels is None:
+        raise InvalidParameterError(check.message("class_moments", "release", constraint, release))
+    if labels.is_floating_point() or labels.ndim != 1 or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        got = f"labels of {labels.dtype}, {tuple(labels.shape)}, from {labels.min()} to {labels.max()}"
+        raise InvalidParameterError(check.message("class_moments", "release", constraint, got))
     return _labelled(release, _counts(release.label_channel, classes)), 1
 
 
@@ -157,7 +158,8 @@ def _counts(channel: Tensor | None, classes: int) -> Tensor:  # shape: (labels, 
         constraint = f"one whose label channel can be inverted for {classes} classes"
         fix = "A prior that leaves classes out merges them; train with forward_corrected instead."
         raise InvalidParameterError(check.message("class_moments", "release", constraint, tuple(channel.shape), fix))
-    return torch.linalg.inv(channel)
+    counts: Tensor = torch.linalg.inv(channel)
+    return counts
 
 
 def _shares(prior: Tensor, classes: int) -> Tensor:

@@ -109,7 +109,7 @@ def _residuals(public: Public, dim: int) -> Tensor:
     if not isinstance(labels, Tensor) or labels.shape != (len(clean),) or labels.is_floating_point():
         constraint = f"labels of shape ({len(clean)},), integers"
         raise InvalidParameterError(check.message("fit", "public", constraint, _shape(labels)))
-    _, classes = labels.cpu().unique(return_inverse=True)
+    _, classes = torch.unique(labels.cpu(), return_inverse=True)  # type: ignore[no-untyped-call]
     one_hot = F.one_hot(classes).double()
     means = one_hot.T @ clean / one_hot.sum(0)[:, None]
     return clean - means[classes]
@@ -122,7 +122,8 @@ def _round(moments: ClassMoments, constants: tuple[float, float] | None, generat
     total = (float(moments.second.trace()) - moments.blocks * a * dim) / b
     between = float(moments.share @ moments.means.square().sum(1))
     size = max(total - between, 1e-3 * abs(total)) / dim
-    return torch.randn(64 * dim, dim, dtype=torch.float64, generator=generator) * size**0.5
+    residuals: Tensor = torch.randn(64 * dim, dim, dtype=torch.float64, generator=generator) * size**0.5
+    return residuals
 
 
 def _shape(value: Any) -> Any:
