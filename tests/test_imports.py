@@ -31,9 +31,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "mechanisms": (*BASE, "_warnings"),
     "accounting": (*BASE, "mechanisms"),
     "layers": (*BASE, "mechanisms", "accounting.spend"),
-    "release": (*BASE, "accounting.spend", "mechanisms.rounding"),
+    "release": (*BASE, "accounting.spend", "mechanisms.rounding", "mechanisms.endless_codebook"),
     "cutting": BASE,
-    "cut": (*BASE, "accounting", "layers.compilation", "layers.straight_through"),
+    "cut": (*(*BASE, "accounting", "layers.compilation", "layers.straight_through", "mechanisms.endless_codebook"),),
     "independence": BASE,
     "releasing": (*BASE, "_modes", "independence", "mechanisms.rounding", "accounting", "release"),
     "split_model": (
