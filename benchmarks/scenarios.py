@@ -99,6 +99,7 @@ def _images(name: str, shared: bool, seed: int, limit: int | None) -> tuple[Imag
 
 def backbone(channels: int) -> nn.Sequential:
     """A small convolutional network up to the cut: 2 x 2 pooled features of its last block."""
+
     def block(inside: int, outside: int, stride: int) -> list[nn.Module]:
         return [nn.Conv2d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm2d(outside), nn.ReLU()]
 

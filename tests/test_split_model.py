@@ -249,7 +249,10 @@ class Folded(nn.Module):
     [
         ({"joint": "yes"}, "joint must be True or False"),
         ({"edge_data": "secret"}, "edge_data must be 'public' or 'private', got edge_data='secret'"),
-        ({"labels": "yes"}, "labels must be 'public' or 'private' or None or a LabelLDP or EmbeddedLabels, got labels='yes'. Say what"),
+        (
+            {"labels": "yes"},
+            "labels must be 'public' or 'private' or None or a LabelLDP or EmbeddedLabels, got labels='yes'. Say what",
+        ),
         ({"edge_records": 5}, "edge_records must be None with a public edge, got edge_records=5. Declare"),
         ({"edge_data": "private", "edge_records": 0}, "edge_records must be an integer >= 1"),
         ({"cut": nn.ReLU()}, r"cut must be a privacy layer .*got cut=ReLU\(\). It lacks encode, decode"),

@@ -14,6 +14,7 @@ from splitpriv._validation import message
 from splitpriv.accounting.pricing import Price, chain_shapes, is_bridged, price
 from splitpriv.layers.compilation import eager
 from splitpriv.layers.straight_through import cast, straight_through
+from splitpriv.mechanisms.endless_codebook import EndlessCodebook
 
 _PROTOCOL = ("encode", "decode", "log_prob", "spend")
 
@@ -87,8 +88,8 @@ class Cut(nn.Sequential):
                 raise InvalidParameterError(f"SplitModel.local: cut[{position}] must offer expected, got {kind}. {fix}")
         return cast(clean.to(features.device), features.dtype)
 
-    def decode_table(self, shape: Sequence[int]) -> Tensor | None:  # shape: (outputs,)
-        """The value of each symbol that crosses, for features of this shape; None for float32.
+    def decode_table(self, shape: Sequence[int]) -> Tensor | EndlessCodebook | None:  # shape: (outputs, *element)
+        """What the symbols that cross stand for, for features of this shape; None for float32.
 
         Raises:
             InvalidParameterError: the last layer is a mechanism and does not offer its table.
@@ -98,7 +99,7 @@ class Cut(nn.Sequential):
         layer: Any = self[-1]
         last = chain_shapes(list(self)[:-1], shape)[-1]
         if hasattr(layer, "decode_table"):
-            table: Tensor = layer.decode_table(last)
+            table: Tensor | EndlessCodebook = layer.decode_table(last)
             return table
         if math.isinf(layer.spend(last).per_record):
             return None

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from splitpriv import ReleaseFileError
+from splitpriv.mechanisms import EndlessCodebook
 from splitpriv.release import Claims, Release
 
 START = b'{"__metadata__":{"splitpriv_release":"{\\"sha256\\":\\"'
-KINDS = ("bits", "wide", "codebook", "floats")
+KINDS = ("bits", "wide", "codebook", "floats", "endless", "picked")
+BOOK = EndlessCodebook(EndlessCodebook.key_of(b"a nonce for the tests of releases"), dim=3, size=5, scale=1.5)
 
 LDP = {"labels": "ldp", "label_epsilon": 0.7, "per_record": 12.7, "epsilon": 12.7}
 
@@ -44,7 +46,7 @@ class Lab:
         return Claims(**{**given, **changes})
 
     @classmethod
-    def symbols(cls, kind: str, records: int = 5) -> tuple[Tensor, Tensor | None]:
+    def symbols(cls, kind: str, records: int = 5) -> tuple[Tensor, Tensor | EndlessCodebook | None]:
         """Symbols, and the table that decodes them."""
         generator = torch.Generator().manual_seed(7)
 
@@ -57,6 +59,9 @@ class Lab:
             return draw(1000, 7).to(torch.int16), torch.arange(1000) / 8.0
         if kind == "codebook":  # one symbol per record
             return draw(5).to(torch.int32), torch.arange(20.0).reshape(5, 4)
+        if kind in ("endless", "picked"):  # positions that follow each other, and others
+            places = torch.arange(records) + 9 if kind == "endless" else torch.arange(records) ** 2 + 3
+            return places * 5 + draw(5), BOOK
         return torch.randn(records, 3, 2, generator=generator), None
 
     @classmethod
@@ -77,8 +82,10 @@ class Lab:
         return (torch.eye(3, dtype=torch.float64) + 1) / 4
 
     @staticmethod
-    def decoded(symbols: Tensor, values: Tensor | None) -> Tensor:
+    def decoded(symbols: Tensor, values: Tensor | EndlessCodebook | None) -> Tensor:
         """What the features of these symbols are, written out."""
+        if isinstance(values, EndlessCodebook):
+            return torch.cat([values.codewords(symbol.reshape(1)) for symbol in symbols])
         return symbols if values is None else values[symbols.long()]
 
     @staticmethod
@@ -88,6 +95,8 @@ class Lab:
         def equal(a: Tensor | None, b: Tensor | None) -> bool:
             if a is None or b is None:
                 return a is b
+            if isinstance(a, EndlessCodebook):
+                return a == b
             return a.dtype == b.dtype and a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
 
         return (
@@ -96,6 +105,7 @@ class Lab:
             and equal(one.values, other.values)
             and equal(one.labels, other.labels)
             and equal(one.label_channel, other.label_channel)
+            and equal(one.positions, other.positions)
             and one.ids == other.ids
             and one.claims == other.claims
         )

@@ -41,11 +41,13 @@ def drop(tensor: str) -> Edit:
 
 # The file of ``path``: id_ends I64 [5], labels I64 [5], values F32 [1000], id_text, packed U8 [5, 9].
 EDITS: list[tuple[Edit, str]] = [
-    (put("version", 2), "It has format version 2, and this splitpriv reads 1"),
+    (put("version", 3), "It has format version 3, and this splitpriv reads 2"),
+    (put("version", 2), "Its header fields must be ['alphabet', 'bits', 'bytes_per_record', 'claims', 'records', "),
     (put("version", 0), "Its format version is 0, which never existed"),
     (put("version", True), "Its format version is True, which never existed"),
     (put("version", "1"), "Its format version is '1', which never existed"),
     (lambda tensors, document: document.pop("version"), "Its format version is None, which never existed"),
+    (put("codebook", {}), "Its header fields must be ['alphabet', "),
     (put("extra", 1), "Its header fields must be ['alphabet', "),
     (lambda tensors, document: document.pop("bits"), "Its header fields must be ['alphabet', "),
     (put("symbol_shape", [0]), "Its symbol_shape is [0], not a list of positive integers"),
@@ -99,6 +101,67 @@ def test_header_fields_are_checked_under_a_digest_that_fits(lab: Any, path: Path
     assert lab.same(Release.load(path), lab.make("wide", full=True))
     edit(tensors, document)
     lab.check_refused(path, lab.put_together(tensors, document, payload), match)
+
+
+def book(name: str, value: Any) -> Edit:
+    return lambda tensors, document: document["codebook"].update({name: value})
+
+
+# An endless codebook, positions I64 [5]; with ``first`` they follow each other and are not in the file.
+BOOK_EDITS: list[tuple[Edit, str]] = [
+    (put("version", 1), "Its header fields must be ['alphabet', "),
+    (lambda tensors, document: document.pop("codebook"), "Its header fields must be ['alphabet', "),
+    (put("codebook", []), "Its codebook is not described by dim, first, key, scale, size"),
+    (book("extra", 1), "Its codebook is not described by dim, first, key, scale, size"),
+    (book("key", 7), "Its codebook is not described by dim, first, key, scale, size"),
+    (book("key", "xy"), "Its codebook's key is not written in hexadecimal digits"),
+    (book("key", "AB" * 32), "Its codebook's key is not written in hexadecimal digits"),
+    (book("key", "ab" * 31), "EndlessCodebook: key must be 32 bytes, got 31 bytes"),
+    (book("scale", 2), "Its codebook's scale is not a float"),
+    (book("scale", -1.0), "EndlessCodebook: scale must be finite and > 0"),
+    (book("scale", 1e31), "EndlessCodebook: scale must be in (0, 1e30]"),
+    (book("dim", 1), "EndlessCodebook: dim must be an integer in [2, 65536]"),
+    (book("dim", 2**40), "EndlessCodebook: dim must be an integer in [2, 65536]"),
+    (book("size", 5.0), "EndlessCodebook: size must be an integer in [2, 65536]"),
+    (book("size", 6), "Its alphabet is 5, and the rest of the file says 6"),
+    (book("first", 3), "Its positions must stand there exactly where its codebook names no first one"),
+    (put("symbol_shape", [1]), "Release: symbol_shape must be () where values is an EndlessCodebook"),
+    (describe("positions", "dtype", "F64"), "Its tensor 'positions' cannot be torch.float64 of shape (5,)"),
+    (lambda tensors, document: tensors.update(values=tensors.pop("positions")), "Its tensor 'values' cannot be"),
+]
+
+
+@pytest.mark.parametrize(("edit", "match"), BOOK_EDITS, ids=[match for _, match in BOOK_EDITS])
+def test_fields_of_an_endless_codebook_are_checked(lab: Any, path: Path, edit: Edit, match: str) -> None:
+    lab.make("picked").save(path)
+    tensors, document, payload = lab.taken_apart(path.read_bytes())
+    edit(tensors, document)
+    lab.check_refused(path, lab.put_together(tensors, document, payload), match)
+
+
+def test_positions_of_an_endless_codebook_are_checked(lab: Any, path: Path) -> None:
+    lab.make("picked").save(path)
+    tensors, document, payload = lab.taken_apart(path.read_bytes())
+    at = tensors["positions"]["data_offsets"][0]
+    for place in (-1, 2**62):
+        altered = payload[:at] + place.to_bytes(8, "little", signed=True) + payload[at + 8 :]
+        lab.check_refused(path, lab.put_together(tensors, document, altered), "Release: positions must be in [0, ")
+    lab.make("endless").save(path)
+    tensors, document, payload = lab.taken_apart(path.read_bytes())
+    for first, match in ((-1, "Release: positions must be in [0, "), (True, "Release: positions must be an int or")):
+        document["codebook"]["first"] = first
+        lab.check_refused(path, lab.put_together(tensors, document, payload), match)
+    document["codebook"]["first"] = None
+    lab.check_refused(path, lab.put_together(tensors, document, payload), "Its positions must stand there exactly")
+    tensors["values"] = {"dtype": "F32", "shape": [2], "data_offsets": [len(payload), len(payload) + 8]}
+    altered = lab.put_together(tensors, document, payload + bytes(8))
+    lab.check_refused(path, altered, "Its symbols stand for values and for codewords of a codebook")
+
+
+def test_a_file_has_the_oldest_version_that_can_say_what_it_says(lab: Any, path: Path) -> None:
+    for kind in lab.kinds:
+        lab.make(kind).save(path)
+        assert lab.taken_apart(path.read_bytes())[1]["version"] == (2 if kind in ("endless", "picked") else 1)
 
 
 def test_tensors_are_checked_under_a_digest_that_fits(lab: Any, path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from splitpriv import ReleaseFileError
 from splitpriv.release import Release
 
-KINDS = ("bits", "wide", "codebook", "floats", "labelled")
+KINDS = ("bits", "wide", "codebook", "floats", "labelled", "endless", "picked")
 REFUSED, LOADED = "refused", "loaded"
 
 

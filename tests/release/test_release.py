@@ -17,7 +17,11 @@ from splitpriv import InvalidParameterError, NonFiniteError, ReleaseFileError, S
 from splitpriv.release import Release, pack
 
 SIZES = {"bits": (1, 1), "wide": (10, 9), "codebook": (3, 1), "floats": (32, 24)}  # bits, bytes per record
+SIZES |= {"endless": (3, 1), "picked": (3, 1)}
 SHAPES = {"bits": ((2, 3), (2, 3)), "wide": ((7,), (7,)), "codebook": ((), (4,)), "floats": ((3, 2), (3, 2))}
+SHAPES |= {"endless": ((), (3,)), "picked": ((), (3,))}
+DTYPES = {"bits": torch.uint8, "wide": torch.int16, "codebook": torch.uint8, "floats": torch.float32}
+DTYPES |= {"endless": torch.int64, "picked": torch.int64}
 
 
 def test_size_and_shapes(lab: Any, kind: str) -> None:
@@ -26,7 +30,7 @@ def test_size_and_shapes(lab: Any, kind: str) -> None:
     assert (release.symbol_shape, release.feature_shape) == SHAPES[kind]
     assert len(release) == 5
     assert release.nbytes == 5 * release.bytes_per_record == release._array().nbytes
-    assert release.alphabet == {"bits": 2, "wide": 1000, "codebook": 5, "floats": None}[kind]
+    assert release.alphabet == {"bits": 2, "wide": 1000, "floats": None}.get(kind, 5)
     assert release.path is None
     assert release.epsilon == release.claims.epsilon == 12.0
 
@@ -39,7 +43,7 @@ def test_decodes_to_what_the_table_says(lab: Any, kind: str) -> None:
     assert torch.equal(features, lab.decoded(symbols, values))
     assert torch.equal(labels, torch.arange(5) % 3)
     back = release.symbols(range(5))
-    assert back.dtype == {"bits": torch.uint8, "wide": torch.int16, "codebook": torch.uint8}.get(kind, torch.float32)
+    assert back.dtype == DTYPES[kind]
     assert torch.equal(back, symbols.to(back.dtype))
 
 

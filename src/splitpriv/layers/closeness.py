@@ -8,7 +8,7 @@ from torch import Tensor
 
 from splitpriv.mechanisms import KClosest
 
-BLOCK = 1 << 19
+BLOCK = 1 << 20
 """Numbers per step of a search: what stays in the cache."""
 
 

@@ -181,7 +181,8 @@ def _components(centred: Tensor, dim: int, whiten: bool) -> Tensor:
     if not whiten:
         return vectors.T
     floor = values[0].clamp_min(torch.finfo(torch.float64).tiny) * 1e-10
-    return (vectors / values.clamp_min(floor).sqrt()).T
+    whitened: Tensor = vectors / values.clamp_min(floor).sqrt()
+    return whitened.T
 
 
 def _discriminants(centred: Tensor, labels: Tensor, dim: int) -> Tensor:
@@ -194,8 +195,7 @@ def _discriminants(centred: Tensor, labels: Tensor, dim: int) -> Tensor:
     means = sums / torch.bincount(index).unsqueeze(1)
     within = centred - means[index]
     whitening = _components(within, centred.shape[1], True)
-    discriminants: Tensor = _components(centred @ whitening.T, dim, False) @ whitening
-    return discriminants
+    return _components(centred @ whitening.T, dim, False) @ whitening
 
 
 def _signed(vectors: Tensor) -> Tensor:

@@ -146,8 +146,8 @@ class RandomCodebookLDP(RecordwiseLDP):
             self._refuse_shape(f"{self.dim} elements", shape)
         return (self.dim,)
 
-    def decoder(self, shape: Sequence[int]) -> EndlessCodebook:
-        """What decodes the symbols of records of this shape, from the nonce and a symbol's number."""
+    def decode_table(self, shape: Sequence[int]) -> EndlessCodebook:
+        """What each symbol stands for: no table, but a codebook without an end, computed where it is needed."""
         self.output_shape(shape)
         return self._book
 

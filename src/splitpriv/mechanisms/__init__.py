@@ -2,6 +2,7 @@
 
 from splitpriv.mechanisms.channel import Cascade, Channel
 from splitpriv.mechanisms.discrete_laplace import DiscreteLaplace
+from splitpriv.mechanisms.endless_codebook import EndlessCodebook
 from splitpriv.mechanisms.k_closest import KClosest
 from splitpriv.mechanisms.randomized_response import RandomizedResponse
 from splitpriv.mechanisms.randomness import SecureSource, SeededSource, Source, make_source
@@ -10,6 +11,7 @@ __all__ = [
     "Cascade",
     "Channel",
     "DiscreteLaplace",
+    "EndlessCodebook",
     "KClosest",
     "RandomizedResponse",
     "SecureSource",

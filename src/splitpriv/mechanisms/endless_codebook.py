@@ -14,6 +14,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
+from splitpriv import _validation as check
+from splitpriv._errors import InvalidParameterError
+
 KEY_BYTES = 32
 _SALT = b"splitpriv endless codebook 1"
 _BLOCK = 1 << 21  # numbers expanded per step
@@ -36,15 +39,34 @@ class EndlessCodebook:
 
     Args:
         key: 32 bytes, see :meth:`key_of`.
-        dim: of a codeword, at least 2.
-        size: codewords in a book, at least 2.
-        scale: length of a codeword.
+        dim: of a codeword, in [2, 2**16].
+        size: codewords in a book, in [2, 2**16].
+        scale: length of a codeword, in (0, 1e30].
+
+    Raises:
+        InvalidParameterError: a parameter is outside its range.
+
+    Example:
+        >>> book = EndlessCodebook(EndlessCodebook.key_of(b"a public nonce"), dim=3, size=8, scale=1.0)
+        >>> together = book.codewords(torch.arange(1000))
+        >>> torch.equal(book.codewords(torch.tensor([877])), together[877:878])
+        True
     """
 
     key: bytes
     dim: int
     size: int
     scale: float
+
+    def __post_init__(self) -> None:
+        owner = "EndlessCodebook"
+        if not isinstance(self.key, bytes) or len(self.key) != KEY_BYTES:
+            got = f"{len(self.key)} bytes" if isinstance(self.key, bytes) else type(self.key).__name__
+            raise InvalidParameterError(f"{owner}: key must be {KEY_BYTES} bytes, got {got}. Use key_of(nonce).")
+        check.integer(owner, "dim", self.dim, 2, 1 << 16)
+        check.integer(owner, "size", self.size, 2, 1 << 16)
+        if check.positive(owner, "scale", self.scale) > 1e30:
+            raise InvalidParameterError(check.message(owner, "scale", "in (0, 1e30]", self.scale))
 
     @staticmethod
     def key_of(nonce: bytes) -> bytes:

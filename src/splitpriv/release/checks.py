@@ -12,6 +12,7 @@ from torch import Tensor
 
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError, NonFiniteError, ShapeError
+from splitpriv.mechanisms.endless_codebook import EndlessCodebook
 from splitpriv.release.claims import Claims, is_text
 from splitpriv.release.header import DTYPES
 from splitpriv.release.mapped import MappedRows
@@ -29,11 +30,11 @@ class Owned:
 
 def values(
     owner: str,
-    table: Any,  # shape: (alphabet, *element), or None
-) -> Tensor | None:
+    table: Any,  # shape: (alphabet, *element), an EndlessCodebook, or None
+) -> Tensor | EndlessCodebook | None:
     """Return the decode table on the CPU: finite float32, one row for each of 2 to 2^32 symbols."""
-    if table is None:
-        return None
+    if table is None or isinstance(table, EndlessCodebook):
+        return table
     if not isinstance(table, Tensor) or table.dtype != torch.float32 or table.ndim < 1 or not table.numel():
         got = described(table)
         raise ShapeError(f"{owner}: values must be float32 of shape (alphabet, *element), or None, got {got}.")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from splitpriv._errors import ShapeError
+from splitpriv.mechanisms.endless_codebook import EndlessCodebook
 from splitpriv.release.checks import check_dense, described
 from splitpriv.release.packing import bits_for, pack_array, pack_floats, symbol_array
 
@@ -17,11 +19,13 @@ _OWNER = "Release.from_batches"
 def collect(
     batches: Iterable[tuple[Tensor, Tensor | None]],  # shapes: (batch, *symbol), (batch, *label)
     alphabet: int | None,
-) -> tuple[Tensor, tuple[int, ...], Tensor | None]:
+    book: EndlessCodebook | None = None,
+) -> tuple[Tensor, tuple[int, ...], Tensor | None, Tensor | None]:
     """Pack batch after batch.
 
     Returns:
-        Packed records (records, bytes_per_record), the symbol shape, labels (records, *label).
+        Packed records (records, bytes_per_record), the symbol shape, labels (records, *label), positions
+        (records,) where the symbols are numbers of a ``book``.
 
     Raises:
         ShapeError: a batch differs from the first one in shape or dtype, holds a symbol outside the
@@ -29,12 +33,15 @@ def collect(
         NonFiniteError: NaN or infinity in float32 symbols.
     """
     packed, labels, shape = bytearray(), _Labels(), None
-    records = 0
+    records, positions = 0, []
     for symbols, given in batches:
         array = symbol_array(_OWNER, symbols)
         if shape not in (None, tuple(symbols.shape[1:])):
             raise ShapeError(f"{_OWNER}: symbols must have shape (batch, *{shape}), got {described(symbols)}.")
         shape = tuple(symbols.shape[1:])
+        if book is not None and array.dtype.kind == "i":
+            positions.append(torch.from_numpy((array // book.size).astype(np.int64).reshape(-1)))
+            array = array % book.size
         if alphabet is None:
             rows = pack_floats(_OWNER, array)
         else:
@@ -45,7 +52,8 @@ def collect(
         records += len(array)
     if shape is None or not records:
         raise ShapeError(f"{_OWNER}: batches must hold at least one record, got none.")
-    return torch.frombuffer(packed, dtype=torch.uint8).reshape(records, -1), shape, labels.joined(records)
+    joined = torch.cat(positions) if positions else None
+    return torch.frombuffer(packed, dtype=torch.uint8).reshape(records, -1), shape, labels.joined(records), joined
 
 
 class _Labels:

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError, ShapeError
-from splitpriv.release import checks, file
+from splitpriv.mechanisms.endless_codebook import EndlessCodebook
+from splitpriv.release import checks, file, numbered
 from splitpriv.release import packing as pk
 from splitpriv.release.checks import Ids
 from splitpriv.release.claims import Claims
@@ -23,6 +24,7 @@ from splitpriv.release.collect import collect
 from splitpriv.release.decode import Decoder
 from splitpriv.release.describe import describe
 from splitpriv.release.mapped import MappedRows
+from splitpriv.release.numbered import BookDecoder
 
 Item = Tensor | tuple[Tensor, Tensor]
 
@@ -41,13 +43,16 @@ class Release(Dataset[Item]):
             payloads the little-endian bytes.
         symbol_shape: symbol shape of one record, without batch; () for one symbol per record.
         values: float32, (alphabet, *element): what each of 2 or more symbols stands for; ``element``
-            is () where a symbol is one number, (dim,) where it is a codeword. None where float32
-            features cross the cut as they are.
+            is () where a symbol is one number, (dim,) where it is a codeword. Or an
+            :class:`~splitpriv.mechanisms.EndlessCodebook`, whose indices are packed. None where
+            float32 features cross the cut as they are.
         claims: what the release costs, and what it does not cover.
         labels: (records, *label), or None.
         ids: one int or one non-empty string per record, or None. They travel with the release.
         label_channel: float64, (classes, symbols): Pr[released label | true label], exactly where
             ``claims.labels`` is "ldp"; the labels are symbols of it then.
+        positions: of each record's book in an endless codebook, int64 (records,), or that of the first where
+            the others follow it; None for other ``values``.
 
     Raises:
         ShapeError: a tensor does not have the shape or the dtype that the others ask for.
@@ -73,31 +78,50 @@ class Release(Dataset[Item]):
         packed: Tensor | MappedRows,  # shape: (records, bytes_per_record)
         *,
         symbol_shape: Sequence[int],
-        values: Tensor | None,  # shape: (alphabet, *element)
+        values: Tensor | EndlessCodebook | None,  # shape: (alphabet, *element)
         claims: Claims,
         labels: Tensor | None = None,  # shape: (records, *label)
         ids: Ids | None = None,
         label_channel: Tensor | None = None,  # shape: (classes, symbols)
+        positions: Tensor | int | None = None,  # shape: (records,)
     ) -> None:
         self._symbol_shape = pk.symbol_shape_of("Release", symbol_shape)
         self._values = checks.values("Release", values)
-        self._bits = 32 if self._values is None else pk.bits_for(len(self._values))
+        self._bits = 32 if self._values is None else pk.bits_for(self._table[0])
         self._payload = checks.payload("Release", packed, math.prod(self._symbol_shape), self._bits, self.alphabet)
         self._labels = checks.labels("Release", labels, len(self))
         self._ids = checks.ids("Release", ids, len(self))
         self._claims = checks.claims("Release", claims, labels, self._ids)
         self._label_channel = checks.label_channel("Release", label_channel, claims, self._labels)
-        self._decoder = Decoder(self._values, math.prod(self._symbol_shape), self._bits, self.path)
+        self._decoder = self._made_decoder(positions)
         if math.prod(self.feature_shape) > _MAX_FEATURES:
             constraint = f"at most {_MAX_FEATURES} elements per record"
             raise ShapeError(check.message("Release", "feature_shape", constraint, self.feature_shape))
+
+    @property
+    def _table(self) -> tuple[int, ...]:
+        """(alphabet, *element) of what decodes the symbols."""
+        if isinstance(self._values, EndlessCodebook):
+            return (self._values.size, self._values.dim)
+        return (0,) if self._values is None else tuple(self._values.shape)
+
+    def _made_decoder(self, positions: Tensor | int | None) -> Decoder | BookDecoder:
+        book = self._values if isinstance(self._values, EndlessCodebook) else None
+        places = numbered.positions("Release", book, positions, len(self))
+        if isinstance(self._values, EndlessCodebook) and places is not None:
+            if self._symbol_shape:
+                constraint = "() where values is an EndlessCodebook"
+                raise ShapeError(check.message("Release", "symbol_shape", constraint, self._symbol_shape))
+            return BookDecoder(self._values, places, self._bits)
+        table = self._values if isinstance(self._values, Tensor) else None
+        return Decoder(table, math.prod(self._symbol_shape), self._bits, self.path)
 
     @classmethod
     def from_batches(
         cls,
         batches: Iterable[tuple[Tensor, Tensor | None]],  # shapes: (batch, *symbol), (batch, *label)
         *,
-        values: Tensor | None,  # shape: (alphabet, *element)
+        values: Tensor | EndlessCodebook | None,  # shape: (alphabet, *element)
         claims: Claims,
         ids: Ids | None = None,
         label_channel: Tensor | None = None,  # shape: (classes, symbols)
@@ -105,8 +129,8 @@ class Release(Dataset[Item]):
         """Pack symbols as they come; the memory needed is that of the packed data and one batch.
 
         Args:
-            batches: pairs of symbols (integers in [0, alphabet); float32 where ``values`` is None)
-                and labels (None in all batches, or in none).
+            batches: pairs of symbols (integers in [0, alphabet), or numbers of an endless codebook;
+                float32 where ``values`` is None) and labels (None in all batches, or in none).
             values: what each symbol stands for, see :class:`Release`.
             claims: what the release costs, and what it does not cover.
             ids: one per record, in the order of the batches, or None.
@@ -119,9 +143,12 @@ class Release(Dataset[Item]):
             InvalidParameterError: see :class:`Release`.
         """
         values = checks.values("Release", values)
-        packed, symbol_shape, labels = collect(batches, None if values is None else len(values))
+        book = values if isinstance(values, EndlessCodebook) else None
+        alphabet = len(values) if isinstance(values, Tensor) else None if book is None else book.size
+        packed, symbol_shape, labels, positions = collect(batches, alphabet, book)
         rows: Any = checks.Owned(packed)  # not a public kind of payload
         parts: Any = {"values": values, "labels": labels, "label_channel": label_channel}
+        parts["positions"] = positions
         return cls(rows, symbol_shape=symbol_shape, claims=claims, ids=ids, **parts)
 
     # What it holds -------------------------------------------------------------------------
@@ -139,12 +166,12 @@ class Release(Dataset[Item]):
     @property
     def feature_shape(self) -> tuple[int, ...]:
         """Shape of one record's decoded features: ``symbol_shape + element``."""
-        return self._symbol_shape + (() if self._values is None else tuple(self._values.shape[1:]))
+        return self._symbol_shape + self._table[1:]
 
     @property
     def alphabet(self) -> int | None:
         """Number of symbols; None where float32 features crossed the cut."""
-        return None if self._values is None else len(self._values)
+        return None if self._values is None else self._table[0]
 
     @property
     def bits(self) -> int:
@@ -152,9 +179,16 @@ class Release(Dataset[Item]):
         return self._bits
 
     @property
-    def values(self) -> Tensor | None:  # shape: (alphabet, *element)
+    def values(self) -> Tensor | EndlessCodebook | None:  # shape: (alphabet, *element)
         """What each symbol stands for, as a copy; None where float32 features crossed the cut."""
-        return None if self._values is None else self._values.clone()
+        return self._values.clone() if isinstance(self._values, Tensor) else self._values
+
+    @property
+    def positions(self) -> Tensor | None:  # shape: (records,), int64
+        """The position of each record's book in an endless codebook; None without one."""
+        if not isinstance(self._decoder, BookDecoder):
+            return None
+        return torch.from_numpy(self._decoder.places(np.arange(len(self))))
 
     @property
     def labels(self) -> Tensor | None:  # shape: (records, *label)
@@ -225,7 +259,7 @@ class Release(Dataset[Item]):
             InvalidParameterError: ``indices`` are not integers.
         """
         rows = self._rows(indices)
-        features = self._decoder(self._array()[rows]).reshape(len(rows), *self.feature_shape)
+        features = self._decoder(self._array()[rows], rows).reshape(len(rows), *self.feature_shape)
         return features, None if self._labels is None else self._labels[torch.from_numpy(rows)]
 
     def subset(self, indices: Sequence[int] | Tensor | slice) -> Release:
@@ -233,7 +267,7 @@ class Release(Dataset[Item]):
 
         The claims are those of the whole: each record in it paid what it paid.
         """
-        rows, ids = self._rows(indices), self.ids
+        rows, ids, positions = self._rows(indices), self.ids, self.positions
         packed: Any = checks.Owned(torch.from_numpy(self._array()[rows]))
         return Release(
             packed,
@@ -243,6 +277,7 @@ class Release(Dataset[Item]):
             labels=None if self._labels is None else self._labels[torch.from_numpy(rows)],
             ids=None if ids is None else [ids[row] for row in rows.tolist()],
             label_channel=self._label_channel,
+            positions=None if positions is None else positions[torch.from_numpy(rows)],
         )
 
     def symbols(
@@ -250,7 +285,10 @@ class Release(Dataset[Item]):
         indices: Sequence[int] | Tensor | slice,
     ) -> Tensor:  # shape: (n, *symbol), uint8, int16, int32 or int64; float32 where alphabet is None
         """The symbols of several records as they left the edge; see :meth:`batch` for ``indices``."""
-        packed = torch.from_numpy(self._array()[self._rows(indices)])
+        rows = self._rows(indices)
+        packed = torch.from_numpy(self._array()[rows])
+        if isinstance(self._decoder, BookDecoder):
+            return self._decoder.numbers(packed.numpy(), rows)
         if self._values is None:
             return torch.from_numpy(pk.unpack_floats(packed.numpy())).reshape(len(packed), *self._symbol_shape)
         return pk.unpack(packed, self._bits, self._symbol_shape)

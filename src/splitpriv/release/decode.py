@@ -37,8 +37,9 @@ class Decoder:
     def __call__(
         self,
         packed: Bytes,  # shape: (n, bytes_per_record)
+        rows: object = None,
     ) -> Tensor:  # shape: (n, elements, *element), float32
-        """Decode some records.
+        """Decode some records; which ones they are makes no difference here.
 
         Raises:
             ReleaseFileError: a symbol is outside the alphabet, so the mapped file was written to.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from splitpriv.mechanisms.endless_codebook import EndlessCodebook
 from splitpriv.mechanisms.rounding import show
 from splitpriv.release.claims import Claims
 
@@ -24,6 +25,8 @@ def describe(release: Release) -> str:
     claims = release.claims
     width = "float32" if release.alphabet is None else f"{release.bits} bit" + "s" * (release.bits > 1)
     size = f"{len(release):,} records × {release.bytes_per_record:,} bytes = {release.nbytes:,} bytes"
+    if isinstance(release.values, EndlessCodebook):
+        width += ", numbers of an endless codebook"
     lines = [
         f"{size} " + ("in memory" if release.path is None else f"in {release.path!r}"),
         f"symbols {release.symbol_shape} of {width}, features {release.feature_shape}",

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from splitpriv._errors import InvalidParameterError, ReleaseFileError, SplitPrivError
 from splitpriv._validation import message
+from splitpriv.release import numbered
 from splitpriv.release.claims import Claims
 from splitpriv.release.header import Entry, Header, is_shape, metadata, read_header, seal
 from splitpriv.release.mapped import MappedRows
@@ -41,6 +42,7 @@ _TENSORS: dict[str, tuple[torch.dtype | None, int | None]] = {
     "id_text": (torch.uint8, 1),
     "id_ends": (torch.int64, 1),
     "label_channel": (torch.float64, 2),
+    "positions": (torch.int64, 1),
 }
 
 
@@ -85,17 +87,20 @@ def load(path: Path, make: Callable[..., Made]) -> Made:
             header = read_header(file, os.fstat(file.fileno()).st_size)
             _check_tensors(header.entries)
             fields = header.fields
-            _check_fields(fields, header.entries)
+            _check_fields(fields, header.entries, header.version)
             offset = header.size + header.entries["packed"].begin
             shape = (fields["records"], fields["bytes_per_record"])
             return make(
                 MappedRows(file, os.path.abspath(path), header.digest, offset, shape),
                 symbol_shape=fields["symbol_shape"],
-                values=_read(file, header, "values"),
+                values=numbered.from_header(fields["codebook"])
+                if "codebook" in fields
+                else _read(file, header, "values"),
                 claims=Claims.from_dict(fields["claims"]),
                 labels=_read(file, header, "labels"),
                 ids=_read_ids(file, header),
                 label_channel=_read(file, header, "label_channel"),
+                positions=_read_positions(file, header),
             )
 
 
@@ -133,7 +138,7 @@ def _mode(target: str, temporary: str) -> int:
 
 
 def _fields(release: Release) -> dict[str, Any]:
-    return {
+    fields = {
         "records": len(release),
         "symbol_shape": list(release.symbol_shape),
         "alphabet": release.alphabet,
@@ -141,6 +146,9 @@ def _fields(release: Release) -> dict[str, Any]:
         "bytes_per_record": release.bytes_per_record,
         "claims": release.claims.to_dict(),
     }
+    if isinstance(release._decoder, numbered.BookDecoder):
+        fields |= {"version": 2, "codebook": numbered.to_header(release._decoder)}
+    return fields
 
 
 def _tensors(release: Release) -> dict[str, Tensor]:
@@ -149,8 +157,10 @@ def _tensors(release: Release) -> dict[str, Tensor]:
         # torch warns that a mapped file must not be written to; safetensors only reads it.
         warnings.filterwarnings("ignore", message=".*not writable", category=UserWarning)
         tensors = {"packed": torch.from_numpy(release._array())}
-    if release.values is not None:
+    if isinstance(release.values, Tensor):
         tensors["values"] = release.values
+    if isinstance(release._decoder, numbered.BookDecoder) and isinstance(release._decoder.positions, Tensor):
+        tensors["positions"] = release._decoder.positions
     if release.labels is not None:
         tensors["labels"] = release.labels
     if release.label_channel is not None:
@@ -191,17 +201,25 @@ def _check_tensors(entries: dict[str, Entry]) -> None:
             raise ReleaseFileError(f"Its tensor {name!r} cannot be {entry.dtype} of shape {brief(entry.shape)}.")
 
 
-def _check_fields(fields: dict[str, Any], entries: dict[str, Entry]) -> None:
+def _check_fields(fields: dict[str, Any], entries: dict[str, Entry], version: int) -> None:
     """Refuse header fields that are missing or unknown, or differ from each other or the tensors.
 
     What is left, such as the number of labels, is checked where a Release is made.
     """
-    if set(fields) != set(_FIELDS):
-        raise ReleaseFileError(f"Its header fields must be {list(_FIELDS)}, and are {brief(sorted(fields))}.")
+    known = [*_FIELDS, "codebook"] if version == 2 else list(_FIELDS)
+    if set(fields) != set(known):
+        raise ReleaseFileError(f"Its header fields must be {known}, and are {brief(sorted(fields))}.")
     shape, records, size = fields["symbol_shape"], *entries["packed"].shape
     if not is_shape(shape):
         raise ReleaseFileError(f"Its symbol_shape is {brief(shape)}, not a list of positive integers.")
     alphabet = entries["values"].shape[0] if "values" in entries else None
+    first = None
+    if version == 2:
+        if "values" in entries:
+            raise ReleaseFileError("Its symbols stand for values and for codewords of a codebook.")
+        alphabet, first = numbered.from_header(fields["codebook"]).size, fields["codebook"]["first"]
+    if ("positions" in entries) != (version == 2 and first is None):
+        raise ReleaseFileError("Its positions must stand there exactly where its codebook names no first one.")
     if alphabet is not None and not 2 <= alphabet <= 1 << 32:
         raise ReleaseFileError(f"Its values stand for {alphabet} symbols, not for 2 to 2^32.")
     bits = 32 if alphabet is None else bits_for(alphabet)
@@ -226,6 +244,12 @@ def _read(file: BinaryIO, header: Header, name: str) -> Tensor | None:
     if entry.dtype == torch.bool and max(content) > 1:
         raise ReleaseFileError(f"Its tensor {name!r} holds bytes that are no booleans.")
     return torch.frombuffer(content, dtype=entry.dtype).reshape(entry.shape)
+
+
+def _read_positions(file: BinaryIO, header: Header) -> Any:
+    """Read the positions of the records' books: an integer tensor, the first one, or None."""
+    first = header.fields.get("codebook", {}).get("first")
+    return first if "positions" not in header.entries else _read(file, header, "positions")
 
 
 def _read_ids(file: BinaryIO, header: Header) -> Any:

@@ -19,7 +19,7 @@ import torch
 
 from splitpriv._errors import ReleaseFileError
 
-VERSION = 1
+VERSION = 2  # the newest; a file has the oldest that can say what it says
 MAX_HEADER = 1 << 20  # bytes; also bounds what parsing a forged header can allocate
 _KEY = "splitpriv_release"
 _START = f'{{"__metadata__":{{"{_KEY}":"{{\\"sha256\\":\\"'.encode()
@@ -60,11 +60,12 @@ class Header:
     fields: dict[str, Any]
     entries: dict[str, Entry]
     size: int  # bytes before the first tensor
+    version: int
 
 
 def metadata(fields: Mapping[str, Any]) -> dict[str, str]:
     """The metadata of a release file whose digest is still to be filled in."""
-    document = {"sha256": _BLANK.decode(), "version": VERSION, **fields}
+    document = {"sha256": _BLANK.decode(), "version": 1, **fields}
     return {_KEY: json.dumps(document, separators=(",", ":"), allow_nan=False)}
 
 
@@ -123,9 +124,9 @@ def read_header(file: BinaryIO, size: int) -> Header:
         )
     if digest != file_digest(file):
         raise ReleaseFileError("Its SHA-256 does not match its content: it was cut short, damaged, or altered.")
-    if type(version) is not int or version != VERSION:
+    if type(version) is not int or version not in range(1, VERSION + 1):
         raise ReleaseFileError(f"Its format version is {brief(version)}, which never existed.")
-    return Header(digest, document, _entries(tensors, size - 8 - length), 8 + length)
+    return Header(digest, document, _entries(tensors, size - 8 - length), 8 + length, version)
 
 
 def _entries(tensors: dict[str, Any], size: int) -> dict[str, Entry]:

@@ -128,5 +128,3 @@ def _round(moments: ClassMoments, constants: tuple[float, float] | None, generat
 
 def _shape(value: Any) -> Any:
     return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-
-
