@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from splitpriv import InvalidParameterError, LabelLDP, ShapeError, SplitModel
 from splitpriv.accounting import Spend, epsilon_total
+from splitpriv.mechanisms import SeededSource
 
 PRIOR = [0.4, 0.3, 0.2, 0.05, 0.05]
 Make = Callable[..., LabelLDP]
@@ -104,6 +105,14 @@ def test_a_seed_repeats_and_says_so() -> None:
     assert (one.secure, LabelLDP(5, epsilon=1.0).secure) == (False, True)
     assert repr(one) == "LabelLDP(ε 1 per label; randomized response over 5 classes; noise from a seed: NOT SECURE)"
     assert "over 3 of 5 classes; secure noise" in repr(LabelLDP(5, epsilon=1.0, prior=PRIOR))
+
+
+def test_a_seed_is_not_that_of_a_layer_at_the_cut() -> None:
+    # Of 8,000 labels and bits, the same noise would move the same ones; fixed seed.
+    zeros = torch.zeros(8000, dtype=torch.int64)
+    moved = LabelLDP(2, epsilon=1.0, generator=5).encode(zeros).double()
+    bits = LabelLDP(2, epsilon=1.0)._channel.sample(zeros, SeededSource(5)).double()
+    assert abs(float(torch.corrcoef(torch.stack([moved, bits]))[0, 1])) < 0.06  # 5 / sqrt(8000)
 
 
 @every

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cached_property
@@ -87,7 +88,7 @@ class LabelLDP:
             raise InvalidParameterError(check.message("LabelLDP", "prior", constraint, prior, fix))
         self.kept: tuple[int, ...] = tuple(kept)
         self._channel = k_ary_response(self.classes, kept=kept, epsilon=self.asked)
-        self._source = make_source(generator)
+        self._source = make_source(_own_stream(generator))
 
     # Cost ----------------------------------------------------------------------------------
 
@@ -181,6 +182,13 @@ class LabelLDP:
         noise = "secure noise" if self.secure else f"noise from {self._source!r}"
         claim = f"randomized response over {among}{self.classes} classes"
         return f"LabelLDP(ε {show(self.epsilon)} per label; {claim}; {noise})"
+
+
+def _own_stream(generator: Any) -> Any:
+    """A seed of labels alone: a layer at the cut with the same seed must not draw the same noise."""
+    if isinstance(generator, int) and not isinstance(generator, bool) and 0 <= generator < 1 << 63:
+        return int.from_bytes(hashlib.sha256(b"splitpriv labels %d" % generator).digest()[:8], "big") >> 1
+    return generator
 
 
 def _probabilities(prior: Sequence[float] | Tensor, classes: int) -> list[Fraction]:
