@@ -121,6 +121,8 @@ def test_copies_are_keyed_anew(make: Make) -> None:
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert (twin.classes, twin.kept, twin.epsilon) == (layer.classes, layer.kept, layer.epsilon)
         assert not torch.equal(twin.encode(labels(layer.classes)), layer.encode(labels(layer.classes)))
+        assert torch.equal(twin.transition, layer.transition)
+    assert len(pickle.dumps(LabelLDP(200, epsilon=1.0))) < 5000
 
 
 def test_high_epsilons_are_met_as_far_as_64_bits_go() -> None:
@@ -160,6 +162,7 @@ def test_wrong_labels_and_symbols_are_refused(wrong: object, text: str) -> None:
         ({"classes": 3.0}, r"classes must be an integer in \[2, 1024\]"),
         ({"epsilon": 0.0}, "epsilon must be finite and > 0, got epsilon=0.0. Declare public labels"),
         ({"epsilon": math.inf}, "epsilon must be finite and > 0"),
+        ({"epsilon": 1e-19}, "epsilon must be large enough to be expressed in 64 bits, got epsilon=1e-19"),
         ({"prior": [0.5, 0.5]}, "prior must be 3 finite numbers >= 0 that sum to one"),
         ({"prior": [0.5, 0.5, 0.5]}, "prior must be 3 finite numbers >= 0 that sum to one"),
         ({"prior": [1.5, -0.5, 0.0]}, "prior must be 3 finite numbers >= 0 that sum to one"),

@@ -87,8 +87,8 @@ class LabelLDP:
             constraint = f"less one-sided at epsilon={self.asked!r}"
             raise InvalidParameterError(check.message("LabelLDP", "prior", constraint, prior, fix))
         self.kept: tuple[int, ...] = tuple(kept)
-        self._channel = k_ary_response(self.classes, kept=kept, epsilon=self.asked)
         self._source = make_source(_own_stream(generator))
+        _ = self._channel  # an epsilon that cannot be met is refused here
 
     # Cost ----------------------------------------------------------------------------------
 
@@ -109,6 +109,10 @@ class LabelLDP:
     def channel(self, shape: Sequence[int] | None = None) -> Channel:
         """The channel that each label passes through, ``classes`` symbols to ``classes`` symbols."""
         return self._channel
+
+    @cached_property
+    def _channel(self) -> Channel:
+        return k_ary_response(self.classes, kept=self.kept, epsilon=self.asked)
 
     @cached_property
     def _transition(self) -> Tensor:
@@ -176,6 +180,10 @@ class LabelLDP:
         if low < 0 or high >= self.classes:
             raise ShapeError(f"LabelLDP: {name} must be in [0, {self.classes}), got values in [{low}, {high}].")
         return given
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tables of classes**2 entries are made again where they are needed.
+        return {name: value for name, value in self.__dict__.items() if name not in ("_channel", "_transition")}
 
     def __repr__(self) -> str:
         among = f"{len(self.kept)} of " if len(self.kept) < self.classes else ""
