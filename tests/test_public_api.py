@@ -25,6 +25,7 @@ FIXED = [
     *("split", "valid_cuts", "SplitModel", "SplitModel.from_model", "SplitModel.release", "fit"),
     *("Release", "Release.save", "Release.load", "mechanisms.Channel"),
     *("accounting.epsilon_total", "accounting.Ledger", "accounting.Spend", "accounting.simulation"),
+    *("LabelLDP", "SplitModel.local"),
     *("SplitPrivError", "BudgetExceeded", "PrivacyWarning"),
 ]
 

@@ -86,7 +86,7 @@ class SplitModel(nn.Module):
         super().__init__()
         self._joint: bool = check.choice("SplitModel", "joint", joint, (True, False))
         self.edge_data: str = check.choice("SplitModel", "edge_data", edge_data, ("public", "private"))
-        self._labels = Labels.of(labels)
+        self.labels = labels
         if edge_records is not None:
             check.integer("SplitModel", "edge_records", edge_records, 1)
             if edge_data == "public":
@@ -165,6 +165,10 @@ class SplitModel(nn.Module):
     def labels(self) -> str | None:
         """What labels that travel are: "public", "private", "ldp", "embedded", or None where none do."""
         return self._labels.kind
+
+    @labels.setter
+    def labels(self, declared: str | LabelLDP | None) -> None:
+        self._labels = Labels.of(declared)
 
     @property
     def label_layer(self) -> LabelLDP | None:
@@ -388,8 +392,6 @@ class SplitModel(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Another layer may be put at the cut; it is checked and frozen like the first.
-        if name == "labels":  # a property: declared anew, and checked like the first
-            name, value = "_labels", Labels.of(value)
         if name == "cut" and not isinstance(value, Cut):
             value = Cut(value)
             if not self.joint:

@@ -19,6 +19,19 @@ def test_the_claim_names_both_numbers() -> None:
     assert str(Spend.infinite(8)) == "ε ∞ per record (no mechanism bounds it)"
 
 
+@pytest.mark.parametrize(
+    ("spend", "line"),
+    [
+        (Spend(3.0, 1, 4.0, labels=1.0), "ε 4 per record = 3 features + 1 labels"),
+        (Spend(2.0, 8, 17.0, labels=1.0), "ε 17 per record = 16 features (2 per element × 8) + 1 labels"),
+        (Spend(2.0, 8, 170.0, labels=1.0), "ε 2 per element × 8 and 1 for labels, in all 170 per record"),
+        (Spend(math.inf, 8, math.inf, labels=1.0), "ε ∞ per record (no mechanism bounds it)"),
+    ],
+)
+def test_labels_are_named_beside_the_features(spend: Spend, line: str) -> None:
+    assert str(spend) == line
+
+
 def test_it_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Spend.of(1.0, 1).uses = 2  # type: ignore[misc]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from splitpriv import InvalidParameterError, LabelLDP, ShapeError, SplitModel
 from splitpriv.accounting import Spend, epsilon_total
+from splitpriv.mechanisms import SeededSource
 
 PRIOR = [0.4, 0.3, 0.2, 0.05, 0.05]
 Make = Callable[..., LabelLDP]
@@ -106,12 +107,22 @@ def test_a_seed_repeats_and_says_so() -> None:
     assert "over 3 of 5 classes; secure noise" in repr(LabelLDP(5, epsilon=1.0, prior=PRIOR))
 
 
+def test_a_seed_is_not_that_of_a_layer_at_the_cut() -> None:
+    # Of 8,000 labels and bits, the same noise would move the same ones; fixed seed.
+    zeros = torch.zeros(8000, dtype=torch.int64)
+    moved = LabelLDP(2, epsilon=1.0, generator=5).encode(zeros).double()
+    bits = LabelLDP(2, epsilon=1.0)._channel.sample(zeros, SeededSource(5)).double()
+    assert abs(float(torch.corrcoef(torch.stack([moved, bits]))[0, 1])) < 0.06  # 5 / sqrt(8000)
+
+
 @every
 def test_copies_are_keyed_anew(make: Make) -> None:
     layer = make()
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert (twin.classes, twin.kept, twin.epsilon) == (layer.classes, layer.kept, layer.epsilon)
         assert not torch.equal(twin.encode(labels(layer.classes)), layer.encode(labels(layer.classes)))
+        assert torch.equal(twin.transition, layer.transition)
+    assert len(pickle.dumps(LabelLDP(200, epsilon=1.0))) < 5000
 
 
 def test_high_epsilons_are_met_as_far_as_64_bits_go() -> None:
@@ -151,6 +162,7 @@ def test_wrong_labels_and_symbols_are_refused(wrong: object, text: str) -> None:
         ({"classes": 3.0}, r"classes must be an integer in \[2, 1024\]"),
         ({"epsilon": 0.0}, "epsilon must be finite and > 0, got epsilon=0.0. Declare public labels"),
         ({"epsilon": math.inf}, "epsilon must be finite and > 0"),
+        ({"epsilon": 1e-19}, "epsilon must be large enough to be expressed in 64 bits, got epsilon=1e-19"),
         ({"prior": [0.5, 0.5]}, "prior must be 3 finite numbers >= 0 that sum to one"),
         ({"prior": [0.5, 0.5, 0.5]}, "prior must be 3 finite numbers >= 0 that sum to one"),
         ({"prior": [1.5, -0.5, 0.0]}, "prior must be 3 finite numbers >= 0 that sum to one"),

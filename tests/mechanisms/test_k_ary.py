@@ -81,10 +81,8 @@ def test_what_64_bits_cannot_express_is_refused() -> None:
 # The best k -----------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.integers(0, 40), min_size=2, max_size=9).filter(any), st.floats(0.01, 10.0))
-def test_the_k_that_keeps_the_most_truth(counts: list[int], epsilon: float) -> None:
-    prior = [Fraction(count, sum(counts)) for count in counts]
-    kept = most_likely_kept(prior, epsilon=epsilon)
+def check_best(kept: list[int], prior: list[Fraction], epsilon: float) -> None:
+    """They are the most probable ones, and no other number of those keeps a symbol more often."""
 
     def right(k: int) -> float:
         return math.exp(epsilon) / (math.exp(epsilon) + k - 1) * float(sum(sorted(prior)[-k:]))
@@ -92,6 +90,20 @@ def test_the_k_that_keeps_the_most_truth(counts: list[int], epsilon: float) -> N
     assert min(prior[symbol] for symbol in kept) >= max([prior[s] for s in range(len(prior)) if s not in kept] + [0])
     assert right(len(kept)) >= max(right(k) for k in range(1, len(prior) + 1)) * (1 - 1e-12)
     assert all(prior[symbol] > 0 for symbol in kept)
+
+
+@given(st.lists(st.integers(0, 40), min_size=2, max_size=9).filter(any), st.floats(0.01, 10.0))
+def test_the_k_that_keeps_the_most_truth(counts: list[int], epsilon: float) -> None:
+    prior = [Fraction(count, sum(counts)) for count in counts]
+    check_best(most_likely_kept(prior, epsilon=epsilon), prior, epsilon)
+
+
+@pytest.mark.parametrize("kept", [[0, 1, 2, 3], [0], [0, 2]], ids=["all", "too few", "not the most probable"])
+def test_planted_fault_another_choice_is_caught(kept: list[int]) -> None:
+    prior = [Fraction(9, 20)] * 2 + [Fraction(1, 20)] * 2
+    check_best([0, 1], prior, 1.0)
+    with pytest.raises(AssertionError):
+        check_best(kept, prior, 1.0)
 
 
 @pytest.mark.parametrize("epsilon", [0.01, 1.0, 10.0, 1e6])

@@ -90,9 +90,7 @@ def test_labels_that_do_not_fit(lab: Any) -> None:
 
 @pytest.mark.parametrize("labels", ["public", "private"])
 def test_public_and_unprotected_labels_have_none(lab: Any, labels: str) -> None:
-    with pytest.raises(
-        InvalidParameterError, match=r"label_channel must be given exactly .*It says how the labels were"
-    ):
+    with pytest.raises(InvalidParameterError, match=r"must be given exactly .*It says how the labels were"):
         build(lab, lab.label_channel(), labels=labels, label_epsilon=0.0, epsilon=math.inf)
 
 

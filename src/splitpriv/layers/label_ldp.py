@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cached_property
@@ -86,8 +87,8 @@ class LabelLDP:
             constraint = f"less one-sided at epsilon={self.asked!r}"
             raise InvalidParameterError(check.message("LabelLDP", "prior", constraint, prior, fix))
         self.kept: tuple[int, ...] = tuple(kept)
-        self._channel = k_ary_response(self.classes, kept=kept, epsilon=self.asked)
-        self._source = make_source(generator)
+        self._source = make_source(_own_stream(generator))
+        _ = self._channel  # an epsilon that cannot be met is refused here
 
     # Cost ----------------------------------------------------------------------------------
 
@@ -108,6 +109,10 @@ class LabelLDP:
     def channel(self, shape: Sequence[int] | None = None) -> Channel:
         """The channel that each label passes through, ``classes`` symbols to ``classes`` symbols."""
         return self._channel
+
+    @cached_property
+    def _channel(self) -> Channel:
+        return k_ary_response(self.classes, kept=self.kept, epsilon=self.asked)
 
     @cached_property
     def _transition(self) -> Tensor:
@@ -176,11 +181,22 @@ class LabelLDP:
             raise ShapeError(f"LabelLDP: {name} must be in [0, {self.classes}), got values in [{low}, {high}].")
         return given
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Tables of classes**2 entries are made again where they are needed.
+        return {name: value for name, value in self.__dict__.items() if name not in ("_channel", "_transition")}
+
     def __repr__(self) -> str:
         among = f"{len(self.kept)} of " if len(self.kept) < self.classes else ""
         noise = "secure noise" if self.secure else f"noise from {self._source!r}"
         claim = f"randomized response over {among}{self.classes} classes"
         return f"LabelLDP(ε {show(self.epsilon)} per label; {claim}; {noise})"
+
+
+def _own_stream(generator: Any) -> Any:
+    """A seed of labels alone: a layer at the cut with the same seed must not draw the same noise."""
+    if isinstance(generator, int) and not isinstance(generator, bool) and 0 <= generator < 1 << 63:
+        return int.from_bytes(hashlib.sha256(b"splitpriv labels %d" % generator).digest()[:8], "big") >> 1
+    return generator
 
 
 def _probabilities(prior: Sequence[float] | Tensor, classes: int) -> list[Fraction]:
