@@ -35,14 +35,14 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "cutting": BASE,
     "cut": (*(*BASE, "accounting", "layers.compilation", "layers.straight_through", "mechanisms.endless_codebook"),),
     "independence": BASE,
-    "labelling": (*BASE, "mechanisms.rounding", "accounting", "layers.label_ldp", "release"),
+    "labelling": (*BASE, "mechanisms.rounding", "accounting", "layers.label_ldp", "layers.embedded_labels", "release"),
     "anonymity": (*BASE, "mechanisms.randomness", "accounting", "release"),
     "releasing": (*BASE, "_modes", "independence", "mechanisms.rounding", "accounting", "release", "anonymity"),
     "split_model": (
         *(*BASE, "_modes", "_warnings", "independence", "mechanisms.rounding", "accounting", "layers.compilation"),
-        *("layers.label_ldp", "labelling", "release", "cut", "cutting", "releasing"),
+        *("layers.embedded_labels", "layers.label_ldp", "labelling", "release", "cut", "cutting", "releasing"),
     ),
-    "training": (*BASE, "_modes", "release"),
+    "training": (*BASE, "_modes", "mechanisms", "release"),
 }
 # Imports for the type checker alone, which never run: (module, what it may name).
 FOR_TYPES = {("releasing", "split_model"), ("release.file", "release.dataset"), ("release.describe", "release.dataset")}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -101,6 +102,10 @@ class Labels:
             fix = "Release (record, label) pairs, or infer with model.local(x)."
             raise PrivacyError(f"SplitModel: labels must be there to be embedded, got records without labels. {fix}")
         return self.embedded.embed(features, given), None
+
+    def shape(self, features: Sequence[int]) -> tuple[int, ...]:
+        """The shape at the cut of one record's features, its embedded label with them."""
+        return tuple(features) if self.embedded is None else (self.embedded.classes * math.prod(features),)
 
     def refuse_call(self) -> None:
         """Refuse a call of a model whose cut takes features and label together.

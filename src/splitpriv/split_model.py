@@ -152,7 +152,7 @@ class SplitModel(nn.Module):
             self.edge.eval()
             features = self._checked(self.edge(example), example)
             refuse_mixing(self.edge, example, features)
-        shape = tuple(features.shape[1:])
+        shape = self._labels.shape(features.shape[1:])
         self.price(shape)  # refuses layers that do not fit
         self._feature_shape = shape
 
@@ -167,7 +167,7 @@ class SplitModel(nn.Module):
         return self._labels.kind
 
     @labels.setter
-    def labels(self, declared: str | LabelLDP | None) -> None:
+    def labels(self, declared: str | LabelLDP | EmbeddedLabels | None) -> None:
         self._labels = Labels.of(declared)
 
     @property

@@ -139,7 +139,7 @@ def test_texts_are_refused(lab: Any, name: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "constraint"),
     [
-        ("labels", "'none' or 'public' or 'private' or 'ldp'"),
+        ("labels", "'none' or 'public' or 'private' or 'ldp' or 'embedded'"),
         ("edge_data", "'public' or 'private'"),
         ("secure", "True or False"),
         ("simulated", "True or False"),
@@ -213,7 +213,7 @@ def test_files_made_before_there_were_labels_still_say_what_they_said(lab: Any) 
 
 
 FIELDS = [field.name for field in dataclasses.fields(Claims)]
-LATER = {"label_epsilon", "anonymous"}
+LATER = {"label_epsilon", "anonymous", "classes"}
 # What JSON can hold in place of a field, and to_dict would not have written there.
 WRONG: dict[tuple[str, ...], list[Any]] = {
     ("layers", "notes"): ["text", None, [1], {}, ["x", None]],

@@ -65,7 +65,7 @@ EDITS: list[tuple[Edit, str]] = [
     (claim("epsilon", 1.0), "Claims: epsilon must be >= per_record=12.0, got epsilon=1.0"),
     (claim("epsilon", math.inf), "Its header is damaged: Infinity is not JSON"),
     (claim("uses", 6.0), "Claims: uses must be a JSON int, got uses=6.0"),
-    (claim("labels", "none"), 'claims.labels must be "none" exactly where there are no labels'),
+    (claim("labels", "none"), 'claims.labels must be "none" or "embedded" exactly where no labels'),
     (put("claims", []), "Claims: fields must be exactly"),
     (describe("packed", "dtype", "I8"), "Its tensor 'packed' cannot be torch.int8 of shape (5, 9)"),
     (describe("packed", "shape", [45]), "Its tensor 'packed' cannot be torch.uint8 of shape (45,)"),

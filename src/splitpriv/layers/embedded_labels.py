@@ -86,7 +86,8 @@ class EmbeddedLabels:
         low, high = (int(v) for v in torch.aminmax(labels.long())) if records else (0, 0)
         if low < 0 or high >= self.classes:
             raise ShapeError(f"EmbeddedLabels: labels must be in [0, {self.classes}), got values in [{low}, {high}].")
-        return labels
+        checked: Tensor = labels
+        return checked
 
     def __repr__(self) -> str:
         return f"EmbeddedLabels({self.classes} classes; inside the features, covered by their ε)"

@@ -125,9 +125,9 @@ def claims(owner: str, stated: Any, given_labels: Tensor | None, given_ids: Any 
     """Return the claims, if they say something of labels exactly where there are some, and fit the ids."""
     if not isinstance(stated, Claims):
         raise InvalidParameterError(check.message(owner, "claims", "a Claims", stated))
-    if (stated.labels == "none") != (given_labels is None):
+    if (stated.labels in ("none", "embedded")) != (given_labels is None):
         fix = "Say what labels are: public (epsilon does not cover them), or private (they cost ∞)."
-        constraint = '"none" exactly where there are no labels'
+        constraint = '"none" or "embedded" exactly where no labels travel'
         raise InvalidParameterError(check.message(owner, "claims.labels", constraint, stated.labels, fix))
     if stated.anonymous and given_ids is not None:
         raise InvalidParameterError(f"{owner}: ids must be None where claims.anonymous is True, got {len(given_ids)}.")

@@ -17,6 +17,7 @@ _LABELS = {
     "public": "public, not covered by ε",
     "private": "private and unprotected: ε ∞",
     "ldp": "private, released through randomized response",
+    "embedded": "inside the features, covered by ε",
 }
 
 
