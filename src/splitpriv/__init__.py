@@ -16,6 +16,7 @@ from splitpriv._version import __version__
 from splitpriv.cutting import split, valid_cuts
 from splitpriv.layers import (
     CodebookLDP,
+    L1LaplaceLDP,
     LaplaceLDP,
     LocalPretrainedEncoder,
     PrivacyLayer,
@@ -36,6 +37,7 @@ __all__ = [
     "CutError",
     "History",
     "InvalidParameterError",
+    "L1LaplaceLDP",
     "LaplaceLDP",
     "LocalPretrainedEncoder",
     "NonFiniteError",

@@ -2,6 +2,7 @@
 
 from splitpriv.layers.codebook_choice import CodebookChoice
 from splitpriv.layers.codebook_ldp import CodebookLDP
+from splitpriv.layers.l1_laplace_ldp import L1LaplaceLDP
 from splitpriv.layers.laplace_ldp import LaplaceLDP
 from splitpriv.layers.local_fit import EncoderHistory
 from splitpriv.layers.local_pretrained_encoder import LocalPretrainedEncoder
@@ -16,6 +17,7 @@ __all__ = [
     "CodebookChoice",
     "CodebookLDP",
     "EncoderHistory",
+    "L1LaplaceLDP",
     "LaplaceLDP",
     "LocalPretrainedEncoder",
     "PrivacyLayer",
