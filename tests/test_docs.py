@@ -38,8 +38,8 @@ MODULES = [info.name for info in pkgutil.walk_packages(sp.__path__, "splitpriv."
 PACKAGES = ["splitpriv", *(info.name for info in pkgutil.iter_modules(sp.__path__, "splitpriv.") if info.ispkg)]
 
 # A change that stops tests from being found would be green; raise these as examples are added.
-DOCSTRINGS_WITH_EXAMPLES = 21
-EXAMPLES_IN_PAGES = 90
+DOCSTRINGS_WITH_EXAMPLES = 27
+EXAMPLES_IN_PAGES = 104
 
 
 def public_objects() -> list[tuple[str, Any]]:

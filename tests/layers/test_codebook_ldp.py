@@ -49,6 +49,13 @@ def test_symbols_are_one_per_record_and_decode_to_codewords() -> None:
     assert (release.bits, release.feature_shape, release.symbol_shape) == (9, (2, 3), ())
 
 
+def test_a_layer_cast_to_half_precision_still_works() -> None:
+    layer = CodebookLDP(draw(16, 6), epsilon=1.0).half()
+    released = layer(draw(3, 6).half())
+    assert released.dtype == torch.float16
+    assert layer.decode(torch.arange(16)).dtype == torch.float32
+
+
 def test_spend_is_epsilon_once_whatever_the_elements() -> None:
     layer = CodebookLDP(draw(16, 100), epsilon=2.0, closest=3)
     spend = layer.spend((100,))
