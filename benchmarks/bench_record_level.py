@@ -25,13 +25,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import scenarios
 import torch
 import torch.nn.functional as F
-from scenarios import Part, Scenario
 from torch import Tensor, nn
 
+import scenarios
 import splitpriv as sp
+from scenarios import Part, Scenario
 
 Cell = tuple[float, float]  # accuracy of clean and of noisy inference
 
@@ -92,7 +92,7 @@ def learned_codebook(public: Tensor) -> Layer:
 
 
 def separate(layer: Layer, task: Task) -> tuple[sp.SplitModel, Layer]:
-    """Features by the layer, labels by k-ary randomized response; half of epsilon each, or all where they are public."""
+    """Features by the layer, labels by k-ary randomized response; half of epsilon each."""
     half = task.epsilon / 2 if task.private_labels else task.epsilon
     labels = sp.LabelLDP(task.classes, epsilon=half, generator=task.seed) if task.private_labels else "public"
     return sp.SplitModel(task.projection, task.server(), layer(half, task.dim, task.seed), labels=labels), layer

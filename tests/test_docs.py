@@ -38,8 +38,8 @@ MODULES = [info.name for info in pkgutil.walk_packages(sp.__path__, "splitpriv."
 PACKAGES = ["splitpriv", *(info.name for info in pkgutil.iter_modules(sp.__path__, "splitpriv.") if info.ispkg)]
 
 # A change that stops tests from being found would be green; raise these as examples are added.
-DOCSTRINGS_WITH_EXAMPLES = 22
-EXAMPLES_IN_PAGES = 100
+DOCSTRINGS_WITH_EXAMPLES = 30
+EXAMPLES_IN_PAGES = 106
 
 
 def public_objects() -> list[tuple[str, Any]]:

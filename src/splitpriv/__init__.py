@@ -17,6 +17,7 @@ from splitpriv.cutting import split, valid_cuts
 from splitpriv.layers import (
     CodebookLDP,
     EmbeddedLabels,
+    L1LaplaceLDP,
     LabelLDP,
     LaplaceLDP,
     LocalPretrainedEncoder,
@@ -40,6 +41,7 @@ __all__ = [
     "EmbeddedLabels",
     "History",
     "InvalidParameterError",
+    "L1LaplaceLDP",
     "LabelLDP",
     "LaplaceLDP",
     "LocalPretrainedEncoder",

@@ -68,9 +68,7 @@ def test_clean_inference_reads_the_features_alone() -> None:
 def test_the_price_is_known_from_an_example() -> None:
     network = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
     cut = CodebookLDP.random(12, size=32, epsilon=4.0, generator=1)
-    wrapped = SplitModel.from_model(
-        network, at="0", cut=cut, labels=EmbeddedLabels(3), example_input=torch.randn(2, 5)
-    )
+    wrapped = SplitModel.from_model(network, at="0", cut=cut, labels=EmbeddedLabels(3), example_input=torch.randn(2, 5))
     assert wrapped.feature_shape == (12,)
     assert "inside the features, covered by their ε" in repr(wrapped)
 

@@ -1,4 +1,4 @@
-"""What all five layers share, from one table of cases."""
+"""What all layers share, from one table of cases."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from splitpriv import (
+    CodebookLDP,
+    L1LaplaceLDP,
     LaplaceLDP,
     LocalPretrainedEncoder,
     NonFiniteError,
     PrivacyLayer,
+    RandomCodebookLDP,
     RandomResponseLDP,
     RandomVectorMask,
     ReluSanitizer,
@@ -36,6 +39,16 @@ MECHANISMS: list[Make] = [
     lambda: LaplaceLDP(epsilon=3.0, sensitivity=2.0, per="record"),
     lambda: LaplaceLDP(epsilon=2.0, sensitivity=4.0, generator=torch.Generator().manual_seed(4)),
 ]
+WORDS = torch.randn(64, *SHAPE, generator=torch.Generator().manual_seed(1))
+RECORDWISE: list[Make] = [
+    lambda: CodebookLDP(WORDS, epsilon=2.0),
+    lambda: CodebookLDP(WORDS, epsilon=2.0, closest=1, generator=5),
+    lambda: CodebookLDP(WORDS, epsilon=0.5, closest=20, decode="membership"),
+    lambda: RandomCodebookLDP(48, size=200, epsilon=2.0),
+    lambda: RandomCodebookLDP(48, size=32, epsilon=4.0, closest=1, nonce=NONCE, generator=6),
+    lambda: L1LaplaceLDP(epsilon=4.0, radius=20.0),
+    lambda: L1LaplaceLDP(epsilon=0.5, radius=20.0, steps=8, generator=7),
+]
 DEFENCES: list[Make] = [
     lambda: RandomVectorMask(NONCE),
     lambda: RandomVectorMask(NONCE, entries="dyadic"),
@@ -49,7 +62,9 @@ def cases(makers: list[Make]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("make", makers, ids=[repr(make()) for make in makers])
 
 
-every = cases(MECHANISMS + DEFENCES)
+every = cases(MECHANISMS + RECORDWISE + DEFENCES)
+private = cases(MECHANISMS + RECORDWISE)
+recordwise = cases(RECORDWISE)
 mechanisms = cases(MECHANISMS)
 defences = cases(DEFENCES)
 dtypes = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
@@ -80,16 +95,24 @@ def test_forward_is_decode_of_encode_in_the_dtype_of_the_features(make: Make, dt
     else:
         assert not symbols.is_floating_point()
         table = layer.decode_table(SHAPE)
+        if not isinstance(table, Tensor):  # a codebook without an end
+            books = torch.arange(len(x), 2 * len(x)).unsqueeze(1) * table.size  # of the second call
+            table = table.codewords(books + torch.arange(table.size))
         assert torch.isin(released.float(), table.to(dtype).float()).all()  # nothing but the alphabet's values
 
 
-@mechanisms
+def indices(layer: nn.Module, symbols: Tensor) -> Tensor:
+    """What was drawn: a number of the endless codebook also holds the position, which always differs."""
+    return symbols % layer.size if isinstance(layer, RandomCodebookLDP) else symbols
+
+
+@private
 def test_noise_is_fresh_at_each_call_and_on_in_eval(make: Make) -> None:
-    layer, x = make(), batch()
+    layer, x = make(), batch(n=100)
     for mode in (True, False):
         layer.train(mode)
-        drawn = {layer.encode(x).numpy().tobytes() for _ in range(4)}
-        assert len(drawn) == 4  # 288 random symbols: a repeat has probability below 2**-100 at these epsilons
+        drawn = {indices(layer, layer.encode(x)).numpy().tobytes() for _ in range(4)}
+        assert len(drawn) == 4  # 100 random symbols or more: a repeat has probability below 2**-100 at these epsilons
 
 
 def test_planted_fault_noise_off_in_eval_is_caught() -> None:
@@ -121,6 +144,44 @@ def test_the_claim_is_that_of_the_channel_that_runs(make: Make) -> None:
     layer(batch())
     assert layer.epsilon == spend.per_use
     assert str(spend) in repr(layer)
+
+
+@recordwise
+def test_the_claim_of_a_whole_record_is_one_use(make: Make) -> None:
+    layer = make()
+    spend = layer.spend(SHAPE)
+    assert (spend.per_use, spend.uses, spend.per_record) == (layer.epsilon, 1, layer.epsilon)
+    assert layer.asked * (1 - 1e-4) <= layer.epsilon <= layer.asked
+    assert layer.spend() == spend
+    assert str(spend) in repr(layer)
+    assert ("secure noise" in repr(layer)) == layer.secure
+    assert layer.feature_shape is None
+    layer.encode(batch())
+    assert layer.feature_shape == SHAPE
+
+
+@recordwise
+def test_what_is_decoded_has_the_shape_that_is_declared(make: Make) -> None:
+    layer = make()
+    for n in (0, 1, 5):
+        symbols = layer.encode(batch(n=n))
+        assert layer.decode(symbols).shape == (n, *layer.output_shape(SHAPE))
+        assert layer.expected(batch(n=n)).shape == (n, *layer.output_shape(SHAPE))
+        assert len(layer.log_prob(symbols, batch(n=n))) == n
+
+
+@recordwise
+def test_records_of_another_shape_and_other_symbols_are_refused(make: Make) -> None:
+    layer = make()
+    if not isinstance(layer, L1LaplaceLDP):  # which takes any shape
+        with pytest.raises(ShapeError, match=r"features must have .* after the batch, got shape=\(3, 4\)"):
+            layer(torch.zeros(2, 3, 4))
+        with pytest.raises(ShapeError, match=r"features must have .* after the batch, got shape=\(3, 4\)"):
+            layer.spend((3, 4))
+    with pytest.raises(ShapeError, match=r"symbols must have an integer dtype, got dtype=torch\.float32"):
+        layer.decode(torch.zeros(2))
+    with pytest.raises(ShapeError, match=r"symbols must be in \[0, .*\), got values in \[-1, 0\]"):
+        layer.decode(torch.tensor([-1, 0]))
 
 
 @mechanisms
@@ -167,7 +228,10 @@ def test_state_dict_pickle_and_deep_copy(make: Make) -> None:
 def test_each_record_is_encoded_by_itself(make: Make) -> None:
     # With seeded noise: what a record becomes depends neither on the others nor on their number.
     layer = make()
-    if isinstance(layer, (RandomResponseLDP, LaplaceLDP)):
+    if isinstance(layer, RandomCodebookLDP):
+        scores = layer._scores(batch().flatten(1), 0)
+        torch.testing.assert_close(scores[:2], layer._scores(batch()[:2].flatten(1), 0))
+    elif hasattr(layer, "quantize"):
         layer.quantize(batch())
         assert torch.equal(layer.quantize(batch())[:2], layer.quantize(batch()[:2]))
     else:

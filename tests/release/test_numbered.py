@@ -63,7 +63,7 @@ def test_what_does_not_fit_is_refused(lab: Any) -> None:
 
     with pytest.raises(InvalidParameterError, match="positions must be given exactly where values is an EndlessCode"):
         make(BOOK, None)
-    with pytest.raises(InvalidParameterError, match="positions must be given exactly .*, got some"):
+    with pytest.raises(InvalidParameterError, match=r"positions must be given exactly .*, got some"):
         make(torch.zeros(3), 0)
     with pytest.raises(ShapeError, match=r"positions must be int64 of shape \(2,\), got torch.int32 \(2,\)"):
         make(BOOK, torch.zeros(2, dtype=torch.int32))

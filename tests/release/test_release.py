@@ -194,7 +194,11 @@ def parts(**changes: Any) -> dict[str, Any]:
         ({"ids": [1, 2**63]}, InvalidParameterError, "ids must be all non-empty strings"),
         ({"ids": torch.zeros(2)}, InvalidParameterError, "ids must be all non-empty strings"),
         ({"claims": None}, InvalidParameterError, "claims must be a Claims, got claims=None"),
-        ({"labels": torch.zeros(2)}, InvalidParameterError, 'claims.labels must be "none" or "embedded" exactly where no'),
+        (
+            {"labels": torch.zeros(2)},
+            InvalidParameterError,
+            'claims.labels must be "none" or "embedded" exactly',
+        ),
     ],
 )
 def test_parts_are_refused(lab: Any, changes: dict[str, Any], error: type[Exception], match: str) -> None:
@@ -210,7 +214,7 @@ def test_a_table_that_decodes_few_bytes_to_much_memory_is_refused(lab: Any) -> N
 
 
 def test_claims_of_labels_that_are_not_there_are_refused(lab: Any) -> None:
-    with pytest.raises(InvalidParameterError, match=r'claims\.labels must be "none" or "embedded" exactly where no labels'):
+    with pytest.raises(InvalidParameterError, match=r'claims\.labels must be "none" or "embedded" exactly'):
         Release(**parts(claims=lab.claims(labels="public")))
 
 

@@ -37,7 +37,8 @@ def test_a_label_that_is_never_released_keeps_the_gradient_finite() -> None:
     channel = LabelLDP(4, epsilon=1.0, prior=[0.45, 0.45, 0.05, 0.05]).transition
     outputs = torch.randn(5, 4, requires_grad=True)
     forward_corrected(channel)(outputs, torch.tensor([0, 1, 0, 1, 0])).backward()
-    assert outputs.grad is not None and bool(outputs.grad.isfinite().all())
+    assert outputs.grad is not None
+    assert bool(outputs.grad.isfinite().all())
 
 
 @pytest.mark.parametrize("channel", [torch.ones(2, 2), torch.tensor([[1.5, -0.5], [0.0, 1.0]]), torch.ones(2)])

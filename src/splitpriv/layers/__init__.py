@@ -3,6 +3,7 @@
 from splitpriv.layers.codebook_choice import CodebookChoice
 from splitpriv.layers.codebook_ldp import CodebookLDP
 from splitpriv.layers.embedded_labels import EmbeddedLabels
+from splitpriv.layers.l1_laplace_ldp import L1LaplaceLDP
 from splitpriv.layers.label_ldp import LabelLDP
 from splitpriv.layers.laplace_ldp import LaplaceLDP
 from splitpriv.layers.local_fit import EncoderHistory
@@ -19,6 +20,7 @@ __all__ = [
     "CodebookLDP",
     "EmbeddedLabels",
     "EncoderHistory",
+    "L1LaplaceLDP",
     "LabelLDP",
     "LaplaceLDP",
     "LocalPretrainedEncoder",

@@ -187,7 +187,7 @@ class CodebookLDP(RecordwiseLDP):
         features: Tensor,  # shape: (records, *feature)
     ) -> Tensor:  # shape: (records, N)
         """x·c - |c|²/2 about the middle of the codebook: the larger, the closer."""
-        words = self.codebook.to(features.device).flatten(1)
+        words = self.codebook.to(features.device, torch.float32).flatten(1)
         middle = words.mean(dim=0)
         words = words - middle
         return (features.flatten(1).float() - middle) @ words.T - words.square().sum(dim=1) / 2
@@ -215,7 +215,7 @@ class CodebookLDP(RecordwiseLDP):
         """
         index = self._symbols(symbols, self.size).long()
         if self.decodes_to == "codeword":
-            return self.codebook.to(symbols.device)[index]
+            return self.codebook.to(symbols.device, torch.float32)[index]
         near, far = self._membership_values()
         released = torch.full((len(index), self.size), far, device=symbols.device)
         return released.scatter_(1, index.unsqueeze(1), near)
@@ -247,7 +247,7 @@ class CodebookLDP(RecordwiseLDP):
         named = torch.zeros(len(near), self.size, device=features.device).scatter_(1, near, 1.0)
         if self.decodes_to == "membership":
             return named.to(features.dtype)
-        words, mechanism = self.codebook.to(features.device).flatten(1), self.mechanism
+        words, mechanism = self.codebook.to(features.device, torch.float32).flatten(1), self.mechanism
         signal, rest = (mechanism.near - mechanism.far) / mechanism.total, mechanism.far / mechanism.total
         mean = (signal * (named @ words) + rest * words.sum(dim=0)).reshape(-1, *shape)
         return straight_through(features, cast(mean, features.dtype), None)

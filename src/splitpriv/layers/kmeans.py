@@ -8,6 +8,7 @@ from torch import Tensor
 from splitpriv.layers.closeness import BLOCK
 
 _STEPS = 30
+_STARTS = 3
 
 
 def kmeans(
@@ -15,10 +16,13 @@ def kmeans(
     size: int,
     generator: torch.Generator,
 ) -> Tensor:  # shape: (size, dim)
-    """Cluster means, at most ``size <= records`` different ones.
+    """Cluster means, at most ``size <= records`` different ones: the best of a few starts."""
+    found = [_lloyd(points, size, generator) for _ in range(_STARTS)]
+    return min(found, key=lambda centres: float(assign(points, centres)[0].sum()))
 
-    A cluster that loses all its points takes the point that is farthest from its own mean.
-    """
+
+def _lloyd(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """A cluster that loses all its points takes the point that is farthest from its own mean."""
     centres = _spread(points, size, generator)
     for _ in range(_STEPS):
         distances, nearest = assign(points, centres)
@@ -53,12 +57,16 @@ def squared_distances(
 
 
 def _spread(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """k-means++: each centre a point drawn in proportion to its squared distance to those before it."""
+    """Greedy k-means++: of a few points drawn in proportion to their squared distance, the one that helps most."""
     chosen = [int(torch.randint(len(points), (), generator=generator))]
-    distances = (points - points[chosen[0]]).square().sum(dim=1)
+    distances = squared_distances(points, points[chosen]).squeeze(1)
+    tries = 2 + size.bit_length() // 2
     for _ in range(size - 1):
         reached = distances.double().cumsum(0)
-        mark = torch.rand((), generator=generator, dtype=torch.float64) * reached[-1]
-        chosen.append(min(int(torch.searchsorted(reached, mark, right=True)), len(points) - 1))
-        distances = torch.minimum(distances, (points - points[chosen[-1]]).square().sum(dim=1))
+        marks = torch.rand(tries, generator=generator, dtype=torch.float64) * reached[-1]
+        drawn = torch.searchsorted(reached, marks, right=True).clamp_max(len(points) - 1)
+        left = torch.minimum(squared_distances(points, points[drawn]), distances.unsqueeze(1))
+        best = int(left.sum(dim=0).argmin())
+        chosen.append(int(drawn[best]))
+        distances = left[:, best]
     return points[chosen].clone()

@@ -21,7 +21,9 @@ class PrivacyLayer(Protocol):
     Optional, looked up by name: ``channel(shape)`` gives the per-element
     :class:`~splitpriv.mechanisms.Channel`, ``output_shape(shape)`` the feature shape that
     ``decode`` returns where it differs from the one that came in, ``decode_table(shape)`` the value
-    of each output symbol (a release of integers needs it), ``fitted_records`` the number
+    of each output symbol (a release of integers needs it; or the
+    :class:`~splitpriv.mechanisms.EndlessCodebook` that the symbols number), ``expected(features)`` the mean of
+    what is decoded, for use on the edge, ``fitted_records`` the number
     of private records that the layer's own weights were fitted on (None: unknown), ``secure``
     is False when the noise comes from a seed (a mechanism that does not say counts as that),
     ``passes(features)`` is a factor of its straight-through gradient, and ``quantize`` maps features

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -70,6 +71,7 @@ class RandomCodebookLDP(RecordwiseLDP):
     """
 
     key: Tensor
+    positions_public = True  # a symbol holds the record's position
 
     def __init__(
         self,
@@ -189,9 +191,9 @@ class RandomCodebookLDP(RecordwiseLDP):
         for start in range(0, self.size, step):
             index = torch.arange(start, min(start + step, self.size))
             numbers = (places.unsqueeze(1) * self.size + index).reshape(-1).numpy()
-            normals = torch.from_numpy(book.normals(numbers)).reshape(len(places), len(index), self.dim)
-            dots = torch.bmm(normals, directions.unsqueeze(2)).squeeze(2)
-            parts.append(dots / torch.linalg.vector_norm(normals, dim=2))
+            normals = book.normals(numbers).reshape(len(places), len(index), self.dim)
+            lengths = torch.from_numpy(np.sqrt(np.einsum("bnd,bnd->bn", normals, normals)))
+            parts.append(torch.bmm(torch.from_numpy(normals), directions.unsqueeze(2)).squeeze(2) / lengths)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def decode(

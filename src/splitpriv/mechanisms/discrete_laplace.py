@@ -88,6 +88,16 @@ class DiscreteLaplace(Channel):
         """exp(epsilon), exactly, from the integers that run."""
         return self._ratio
 
+    @cached_property
+    def adjacent_ratio(self) -> Fraction | None:
+        """exp of the worst privacy loss between two neighbouring grid points, from the integers that run.
+
+        What noise on several elements costs follows from it: its logarithm times the L1 distance in steps.
+        """
+        inside = [(max(pair), min(pair)) for pair in pairwise(self._weights[: self.reach + self.half])]
+        ends = pairwise(self._tails[self.reach - self.half : self.reach + self.half + 1])
+        return worst_ratio([*inside, *ends])
+
     @property
     def variance_change(self) -> float:
         """Relative change of the noise variance by clamping, at the input where it is largest."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from splitpriv._errors import InvalidParameterError, ShapeError
 from splitpriv._validation import choice, integer, message, positive
-from splitpriv.mechanisms.channel import Channel, log_ratio
+from splitpriv.mechanisms.channel import MAX_ENTRIES, Channel, log_ratio
 from splitpriv.mechanisms.randomness import Source
 from splitpriv.mechanisms.rounding import exp_decimal, log_up, precise, show
 
@@ -90,6 +90,14 @@ class KClosest(Channel):
     def epsilon_ratio(self) -> Fraction | None:
         """exp(epsilon), exactly: A / B."""
         return Fraction(self.near, self.far)
+
+    def table(self) -> list[list[int]]:
+        """The table, a row for each set, in the order of ``itertools.combinations``. See :meth:`Channel.table`."""
+        if self.inputs * self.size > MAX_ENTRIES:
+            size = f"all {self.closest} of {self.size} x {self.size}"  # the number of sets may have 10,000 digits
+            fix = "Use epsilon_ratio, sample, log_prob and dominating_rows, which do not need it."
+            raise InvalidParameterError(message("KClosest", "table", "at most 2**20 entries", size, fix))
+        return self._table()
 
     def _table(self) -> list[list[int]]:
         rows = []
