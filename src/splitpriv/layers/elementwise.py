@@ -180,9 +180,9 @@ class ElementwiseLDP(nn.Module):
         if symbols.device.type != "cpu":
             return values.to(symbols.device).index_select(0, symbols.flatten().int()).reshape(symbols.shape)
         # "wrap" spares a copy of the symbols as int64: they have just been checked.
-        out = torch.empty(symbols.shape, dtype=torch.float32)
-        np.take(values.numpy(), symbols.numpy(), out=out.numpy(), mode="wrap")
-        return out
+        out = np.empty(tuple(symbols.shape), dtype=np.float32)
+        np.take(values.numpy(), symbols.detach().numpy(), out=out, mode="wrap")
+        return torch.from_numpy(out)
 
     def decode_table(self, shape: Sequence[int]) -> Tensor:  # shape: (outputs,), float32
         """The value of each output symbol, for records of this feature shape."""

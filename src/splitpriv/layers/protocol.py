@@ -26,6 +26,8 @@ class PrivacyLayer(Protocol):
     is False when the noise comes from a seed (a mechanism that does not say counts as that),
     ``passes(features)`` is a factor of its straight-through gradient, and ``quantize`` maps features
     to the channel's input symbols where ``uniform`` says that it does so alike for every element.
+    ``encode_packed(features)`` draws like ``encode``, symbols of the shape of its features, and returns
+    them as :func:`~splitpriv.release.pack` would: uint8 (batch, bytes_per_record); a release uses it.
     An ``epsilon`` of ``inf`` says that a layer is a defence. ``forward`` is never used at the cut.
     """
 

@@ -19,7 +19,7 @@ from splitpriv.release import checks, file
 from splitpriv.release import packing as pk
 from splitpriv.release.checks import Ids
 from splitpriv.release.claims import Claims
-from splitpriv.release.collect import collect
+from splitpriv.release.collect import Packed, collect
 from splitpriv.release.decode import Decoder
 from splitpriv.release.describe import describe
 from splitpriv.release.mapped import MappedRows
@@ -91,7 +91,7 @@ class Release(Dataset[Item]):
     @classmethod
     def from_batches(
         cls,
-        batches: Iterable[tuple[Tensor, Tensor | None]],  # shapes: (batch, *symbol), (batch, *label)
+        batches: Iterable[tuple[Tensor | Packed, Tensor | None]],  # shapes: (batch, *symbol), (batch, *label)
         *,
         values: Tensor | None,  # shape: (alphabet, *element)
         claims: Claims,
