@@ -114,6 +114,7 @@ class DiscreteLaplace(Channel):
         return self.draw_block(symbols, source, scratch)
 
     def draw_block(self, symbols: npt.NDArray[Any], source: Source, scratch: Scratch) -> npt.NDArray[Any]:
+        """One draw per input symbol, unchecked; the outputs lie in ``scratch`` until it is used again."""
         noise = self.kernel.draw(symbols.size, source, scratch)
         return self.decide_output(symbols, noise, noise if noise.dtype == np.int16 else None)
 
