@@ -79,7 +79,8 @@ def extrapolated(x: Tensor, elements: int) -> dict[str, dict[str, float]]:
     for library, build in LIBRARIES.items():
         try:
             ways = build(few, EPSILON, SENSITIVITY)
-        except ImportError:
+        except ImportError as error:
+            print(f"{library} is left out: {error}")
             continue
         for mechanism, seconds in medians(ways, 3).items():
             found.setdefault(mechanism, {})[f"{library} *"] = seconds * x.numel() / few.numel()

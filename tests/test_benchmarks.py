@@ -47,14 +47,15 @@ def test_other_libraries_are_extrapolated_and_marked(
         return {"randomized response": x.sum, "Laplace": x.sum}
 
     def absent(x: Any, epsilon: float, sensitivity: float) -> dict[str, Any]:
-        raise ImportError
+        raise ImportError("not installed")
 
     monkeypatch.setattr(others, "LIBRARIES", {"Slow": slow, "Absent": absent})
     found = run("mechanisms", tmp_path, "--vectors", "2", "--elements", "50", "--few", "5", "--threads", "1")
     printed = capsys.readouterr().out
     assert "Slow *" in printed
     assert "* extrapolated" in printed
-    assert "Absent" not in printed
+    assert "Absent is left out: not installed" in printed
+    assert "Absent *" not in printed
     assert found["seconds"]["1"]["Laplace"]["Slow *"] > 0
 
 
