@@ -40,6 +40,9 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(?!splitpriv).*"),
     # Inner types that signatures of public names mention.
     (r"py:class", r"splitpriv\.mechanisms\.inverse\.InverseTable"),
+    (r"py:class", r"splitpriv\.mechanisms\.bit_slices\.BitSlices"),
+    (r"py:class", r"splitpriv\.mechanisms\.blocks\.Scratch"),
+    (r"py:class", r"splitpriv\.release\.collect\.Packed"),
     (r"py:class", r"splitpriv\.release\.mapped\.MappedRows"),
 ]
 

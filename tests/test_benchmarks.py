@@ -1,29 +1,73 @@
-"""Each benchmark runs, and prints what it promises."""
+"""Each benchmark runs, and prints and writes what it promises."""
 
 from __future__ import annotations
 
+import json
 import runpy
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def test_mechanisms(capsys: pytest.CaptureFixture[str]) -> None:
-    runpy.run_path(str(BENCHMARKS / "bench_mechanisms.py"))["main"](
-        ["--vectors", "2", "--elements", "50", "--runs", "1"]
-    )
+@pytest.fixture(autouse=True)
+def _as_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+
+
+def run(name: str, tmp_path: Path, *options: str) -> dict[str, Any]:
+    found = tmp_path / "found.json"
+    runpy.run_path(str(BENCHMARKS / f"bench_{name}.py"))["main"]([*options, "--runs", "1", "--json", str(found)])
+    return json.loads(found.read_text(encoding="utf-8"))
+
+
+def test_mechanisms(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    found = run("mechanisms", tmp_path, "--vectors", "2", "--elements", "50", "--few", "5")
     printed = capsys.readouterr().out
-    for row in (
-        "torch.bernoulli",
-        "torch.rand < p",
-        "splitpriv, packed",
-        "torch.distributions.Laplace",
-        "times as fast",
+    for text in (
+        *("torch.bernoulli", "torch.rand < p", "NumPy random < p", "torch.distributions.Laplace", "NumPy laplace"),
+        *("splitpriv, secure", "splitpriv, seeded", "times as fast", "ms, 1 thread", "ms, 2 threads"),
+        *("binarise or truncate", "draw", "combine", "goal 10", "goal 4", "goal 3", "faster than Laplace"),
     ):
-        assert row in printed
+        assert text in printed
+    assert set(found["seconds"]) == {"1", "2"}
+    assert found["steps"]["splitpriv, Laplace"].keys() == {"check", "binarise or truncate", "draw", "combine"}
+
+
+def test_other_libraries_are_extrapolated_and_marked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    import others
+
+    def slow(x: Any, epsilon: float, sensitivity: float) -> dict[str, Any]:
+        assert len(x) == 5
+        return {"randomized response": x.sum, "Laplace": x.sum}
+
+    def absent(x: Any, epsilon: float, sensitivity: float) -> dict[str, Any]:
+        raise ImportError("not installed")
+
+    monkeypatch.setattr(others, "LIBRARIES", {"Slow": slow, "Absent": absent})
+    found = run("mechanisms", tmp_path, "--vectors", "2", "--elements", "50", "--few", "5", "--threads", "1")
+    printed = capsys.readouterr().out
+    assert "Slow *" in printed
+    assert "* extrapolated" in printed
+    assert "Absent is left out: not installed" in printed
+    assert "Absent *" not in printed
+    assert found["seconds"]["1"]["Laplace"]["Slow *"] > 0
+
+
+def test_cut(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    found = run("cut", tmp_path, "--images", "2", "--width", "1")
+    printed = capsys.readouterr().out
+    for text in ("ResNet-18", "VGG-16", "layer1.0", "layer4.1", "added", "release", "decode", "goal under 5%"):
+        assert text in printed
+    assert {row["layer"] for row in found["cuts"]["VGG-16"]} == {"randomized response", "Laplace"}
+    assert len(found["cuts"]["ResNet-18"]) == 16
 
 
 def test_every_benchmark_is_run_here() -> None:
-    assert [path.name for path in sorted(BENCHMARKS.glob("bench_*.py"))] == ["bench_mechanisms.py"]
+    names = [path.name for path in sorted(BENCHMARKS.glob("bench_*.py"))]
+    assert names == ["bench_cut.py", "bench_mechanisms.py"]

@@ -377,3 +377,38 @@ def test_progress_is_shown_when_asked(capsys: pytest.CaptureFixture[str]) -> Non
     assert "30/30" in capsys.readouterr().err
     make().release(X, progress=False)
     assert capsys.readouterr().err == ""
+
+
+class Unpacked(RandomResponseLDP):
+    """Makes the symbols of ``encode`` another's."""
+
+    def encode(self, features: Tensor) -> Tensor:
+        return torch.ones_like(features, dtype=torch.uint8)
+
+
+def test_a_layer_that_packs_is_released_without_symbols_of_a_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RandomResponseLDP, "_encode", None)  # what makes unpacked symbols
+    release = make(RandomResponseLDP(epsilon=2.0, generator=1)).release(X, batch_size=7, progress=False)
+    monkeypatch.undo()
+    model = make(RandomResponseLDP(epsilon=2.0, generator=1))
+    batches = [model.cut.encode(model._features(part)) for part in X.split(7)]
+    assert torch.equal(release.symbols(slice(None)), torch.cat(batches))
+
+
+def test_what_another_encode_draws_is_what_is_released() -> None:
+    replaced = RandomResponseLDP(epsilon=2.0)
+    replaced.encode = lambda features: torch.ones_like(features, dtype=torch.uint8)  # type: ignore[method-assign]
+    for layer in (Unpacked(epsilon=2.0), replaced):
+        assert make(layer).release(X, progress=False).symbols(slice(None)).bool().all()
+
+
+def test_packed_symbols_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RandomResponseLDP, "encode_packed", lambda self, x: torch.zeros(len(x), 2, dtype=torch.uint8))
+    with pytest.raises(
+        ShapeError, match=r"packed symbols must be uint8 of shape \(batch, 1\), got torch.uint8 \(30, 2\)"
+    ):
+        make().release(X, progress=False)
+    stray = torch.full((30, 1), 255, dtype=torch.uint8)
+    monkeypatch.setattr(RandomResponseLDP, "encode_packed", lambda self, x: stray)
+    with pytest.raises(InvalidParameterError, match="padding bits must be zero, got stray bits in record 0"):
+        SplitModel(nn.Linear(6, 5), nn.Linear(5, 3), RandomResponseLDP(epsilon=2.0)).release(X, progress=False)

@@ -58,10 +58,23 @@ class Cut(nn.Sequential):
         """What crosses the cut."""
         if not len(self):
             return features.detach().to(torch.float32)
+        return self._encode_last(features, "encode")[0]
+
+    def encode_packed(
+        self,
+        features: Tensor,  # shape: (batch, *feature)
+    ) -> tuple[Tensor, tuple[int, ...]] | None:  # shape: (batch, bytes_per_record), uint8
+        """What crosses the cut as bytes, and the shape of the symbols in them.
+
+        None, and nothing drawn, where the last layer does not pack: then :meth:`encode` is to be used.
+        """
+        return self._encode_last(features, "encode_packed") if len(self) and _packs(self[-1]) else None
+
+    def _encode_last(self, features: Tensor, method: str) -> tuple[Tensor, tuple[int, ...]]:
         shapes = chain_shapes(list(self), features.shape[1:])
         for position in range(len(self) - 1):
             features = self._pass(position, features, shapes)
-        return self._encode(len(self) - 1, features, shapes).detach()
+        return self._encode(len(self) - 1, features, shapes, method).detach(), shapes[-2]
 
     def expected(
         self,
@@ -120,13 +133,13 @@ class Cut(nn.Sequential):
         passes = layer.passes(features) if hasattr(layer, "passes") else None
         return straight_through(features, released.to(features.device), passes)
 
-    def _encode(self, position: int, features: Tensor, shapes: list[tuple[int, ...]]) -> Tensor:
+    def _encode(self, position: int, features: Tensor, shapes: list[tuple[int, ...]], method: str = "encode") -> Tensor:
         layer: Any = self[position]
         self._check_shape(position, "the features before it", features, len(features), shapes[position])
         if position and is_bridged(self[position - 1], layer):
             features = features.cpu()  # where the product was computed: other devices round differently
         try:
-            symbols: Tensor = layer.encode(features)
+            symbols: Tensor = getattr(layer, method)(features)
         except SplitPrivError as error:
             where = f"SplitModel: cut[{position}] failed on features of shape {tuple(features.shape)}"
             raise type(error)(f"{where}: {error}") from error
@@ -144,6 +157,13 @@ class Cut(nn.Sequential):
 
 def _is_defence(layer: Any) -> bool:
     return getattr(layer, "epsilon", None) == math.inf
+
+
+def _packs(layer: nn.Module) -> bool:
+    """Whether a layer packs what its own ``encode`` draws: not where that was replaced further down."""
+    places = [vars(layer), *(vars(kind) for kind in type(layer).__mro__)]
+    first = next((names for names in places if "encode" in names or "encode_packed" in names), {})
+    return "encode_packed" in first
 
 
 def _checked(cut: Any) -> list[nn.Module]:

@@ -21,6 +21,7 @@ from splitpriv.anonymity import in_secret_order, refuse_linked
 from splitpriv.independence import refuse_mixing
 from splitpriv.mechanisms.rounding import scale_up
 from splitpriv.release import Claims, Release, checks
+from splitpriv.release.collect import Packed
 from splitpriv.release.records import Records
 
 if TYPE_CHECKING:
@@ -133,10 +134,11 @@ def _claims(model: SplitModel, price: Price, epsilon: float, labelled: bool, ano
 
 def _symbols(
     model: SplitModel, shape: tuple[int, ...], batches: Iterator[tuple[Tensor, Tensor | None]], bar: Any
-) -> Iterator[tuple[Tensor, Tensor | None]]:
+) -> Iterator[tuple[Tensor | Packed, Tensor | None]]:
     for features, labels in batches:
         if features.shape[1:] != shape:
             got = f"{tuple(features.shape[1:])} after {shape}"
             raise ShapeError(f"release: features must have one shape in all batches, got {got}.")
-        yield model.cut.encode(features).cpu(), model._labels.encode(labels)
+        packed = model.cut.encode_packed(features)  # the last layer's symbols, where it packs them itself
+        yield (model.cut.encode(features).cpu() if packed is None else Packed(*packed)), model._labels.encode(labels)
         bar.update(len(features))

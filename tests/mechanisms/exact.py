@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from decimal import Decimal, localcontext
 from fractions import Fraction
 
 import numpy as np
 
+from splitpriv.mechanisms.bit_slices import DIGITS, BitSlices
 from splitpriv.mechanisms.inverse import InverseTable
 
 
@@ -81,3 +83,37 @@ def steps(kernel: InverseTable, first: int) -> list[tuple[int, int]]:
         found.append((outcome, high - start))
         start = high
     return found
+
+
+def below(kernel: BitSlices, words: Iterable[int]) -> list[bool]:
+    """The shipped kernel on given words: whether each is below the threshold.
+
+    The slices of later levels are those of the words that are still tied, whichever these are: the
+    kernel says how many bytes it asks for, and a byte goes on if one of its words does.
+    """
+    listed = list(words)
+    padded = listed + [0] * (-len(listed) % 8)
+    drawn = kernel.decide(Drawn(kernel, padded), len(padded) // 8)
+    return np.unpackbits(drawn, count=len(listed), bitorder="little").astype(bool).tolist()
+
+
+class Drawn:
+    """Slices for a ``BitSlices``, from the words that they are digits of."""
+
+    def __init__(self, kernel: BitSlices, words: list[int]) -> None:
+        self.kernel, self.words, self.given = kernel, np.array(words, dtype=object).reshape(-1, 8), 0
+
+    def __call__(self, level: int, count: int) -> np.ndarray:
+        kernel, rest = self.kernel, self.kernel.bits - DIGITS * level
+        if level == 0:
+            here = self.words[self.given : self.given + count]
+            self.given += count
+        else:  # those whose digits up to here are all the threshold's
+            tied = (self.words >> rest) == kernel.threshold >> rest
+            here = self.words[tied.any(axis=1)]
+        assert len(here) == count, "the kernel must go on with exactly the bytes that are tied"
+        slices = np.empty((DIGITS, count), dtype=np.uint8)
+        for place, row in enumerate(kernel.rows(level)):
+            digit = (here >> (rest - 1 - place)) & 1
+            slices[row] = np.packbits(digit.astype(bool) ^ True, axis=1, bitorder="little")[:, 0]
+        return slices

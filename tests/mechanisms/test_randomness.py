@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from splitpriv import InvalidParameterError, PrivacyWarning, RandomResponseLDP
 from splitpriv.mechanisms import SecureSource, SeededSource, make_source
+from splitpriv.mechanisms.blocks import Scratch
 from splitpriv.mechanisms.randomness import Source, _Keystream, words
 
 
@@ -140,6 +141,43 @@ def test_planted_fault_a_reused_stream_is_caught() -> None:
 def _assert_fresh(source: Source) -> None:
     seen = {head(source) for _ in range(8)}
     assert len(seen) == 8
+
+
+@kinds
+def test_reading_into_given_memory_goes_on_in_the_same_stream(kind: str) -> None:
+    scratch, source, twin = Scratch(), make(kind), make(kind)
+    first = words(source, 100, 16, scratch).copy()
+    second = words(source, 100, 16, scratch)
+    assert not np.array_equal(first, second)
+    if kind == "seeded":
+        assert np.array_equal(np.concatenate([first, second]), words(twin, 200, 16))
+    else:
+        assert not np.array_equal(first, words(twin, 100, 16, scratch))
+
+
+def test_another_read_in_the_place_of_ours_is_the_one_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def zeros(count: int) -> np.ndarray:
+        return np.zeros(count, dtype=np.uint8)
+
+    class Zeros(SecureSource):
+        def read(self, count: int) -> np.ndarray:
+            return zeros(count)
+
+    patched = SeededSource(1)
+    monkeypatch.setattr(patched, "read", zeros)
+    for source in (Zeros(), patched):
+        assert not words(source, 64, 8, Scratch()).any()
+
+
+@kinds
+def test_branches_never_share_a_stream(kind: str) -> None:
+    source = make(kind)
+    branches = source.branches(3) + source.branches(3)
+    streams = {head(branch) for branch in branches} | {head(source)}
+    assert len(streams) == 7
+    assert all(branch.secure == source.secure for branch in branches)
+    if kind == "seeded":
+        assert head(make(kind).branches(5)[2]) == head(make(kind).branches(3)[2])
 
 
 def test_words_are_little_endian() -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -136,11 +137,21 @@ class ElementwiseLDP(nn.Module):
                 layer's parameters do not fit.
             NonFiniteError: features hold NaN or infinity.
         """
-        features = check.features(type(self).__name__, features).detach()
+        features = check.batch(type(self).__name__, features).detach()
         shape = tuple(features.shape[1:])
-        symbols = self.channel(shape).sample(self.quantize(features), self._source)
+        symbols = self._encode(features, self.channel(shape))
         self._feature_shape = shape
         return symbols
+
+    def _encode(self, features: Tensor, channel: Channel) -> Tensor:
+        """Check, quantise and draw, one after the other and on any device."""
+        check.features(type(self).__name__, features)
+        return channel.sample(self.quantize(features), self._source)
+
+    def _fused(self, features: Tensor, layer: type[ElementwiseLDP]) -> bool:
+        """Whether ``layer``'s own loop over blocks does the same: not where quantize is another's."""
+        own = type(self).quantize is layer.quantize and "quantize" not in vars(self)
+        return own and features.device.type == "cpu"
 
     @eager
     def forward(
@@ -192,8 +203,13 @@ class ElementwiseLDP(nn.Module):
         Raises:
             ShapeError: a symbol is outside the alphabet, or not an integer.
         """
-        values = self.decode_table(self._symbols(symbols).shape[1:]).to(symbols.device)
-        return values.index_select(0, symbols.flatten().int()).reshape(symbols.shape)
+        values = self.decode_table(self._symbols(symbols).shape[1:])
+        if symbols.device.type != "cpu":
+            return values.to(symbols.device).index_select(0, symbols.flatten().int()).reshape(symbols.shape)
+        # "wrap" spares a copy of the symbols as int64: they have just been checked.
+        out = np.empty(tuple(symbols.shape), dtype=np.float32)
+        np.take(values.numpy(), symbols.detach().numpy(), out=out, mode="wrap")
+        return torch.from_numpy(out)
 
     def decode_table(self, shape: Sequence[int]) -> Tensor:  # shape: (outputs,), float32
         """The value of each output symbol, for records of this feature shape."""

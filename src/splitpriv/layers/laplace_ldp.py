@@ -10,6 +10,7 @@ from torch import Tensor
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError
 from splitpriv.layers.elementwise import ElementwiseLDP
+from splitpriv.layers.fused import randomize_grid
 from splitpriv.mechanisms import Channel, DiscreteLaplace
 from splitpriv.mechanisms.discrete_laplace import MAX_LEVELS
 
@@ -91,6 +92,13 @@ class LaplaceLDP(ElementwiseLDP):
         channel = self.channel(shape)
         assert isinstance(channel, DiscreteLaplace)
         return channel
+
+    def _encode(self, features: Tensor, channel: Channel) -> Tensor:
+        if not self._fused(features, LaplaceLDP):
+            return super()._encode(features, channel)
+        assert isinstance(channel, DiscreteLaplace)
+        drawn = randomize_grid("LaplaceLDP", features, self.sensitivity, self.outside, channel, self._source)
+        return torch.from_numpy(drawn).reshape(features.shape)
 
     def _position(self, features: Tensor) -> Tensor:
         """Where on the grid an element lies, in [0, 2m]; differentiable inside the interval."""

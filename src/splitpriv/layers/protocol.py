@@ -32,6 +32,8 @@ class PrivacyLayer(Protocol):
     the noise is around, for inference on the edge (``SplitModel.local``), and never to cross the cut.
     ``positions_public`` is True where a symbol shows its place in the release, which then cannot be
     anonymous.
+    ``encode_packed(features)`` draws like ``encode``, symbols of the shape of its features, and returns
+    them as :func:`~splitpriv.release.pack` would: uint8 (batch, bytes_per_record); a release uses it.
     An ``epsilon`` of ``inf`` says that a layer is a defence. ``forward`` is never used at the cut.
     """
 

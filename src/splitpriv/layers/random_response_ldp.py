@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Real
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError, ShapeError
+from splitpriv.layers.compilation import eager
 from splitpriv.layers.elementwise import ElementwiseLDP
+from splitpriv.layers.fused import randomize_bits
 from splitpriv.mechanisms import Channel, RandomizedResponse
 
 
@@ -86,12 +91,47 @@ class RandomResponseLDP(ElementwiseLDP):
             )
         return threshold.reshape(-1, *[1] * (features.ndim - 2))
 
+    @eager
+    def encode_packed(
+        self,
+        features: Tensor,  # shape: (batch, *feature)
+    ) -> Tensor:  # shape: (batch, ceil(elements / 8)), uint8
+        """Private: the bits of :meth:`encode` as they are stored and sent, eight to a byte.
+
+        Each record on its own: element i is bit i % 8, from the least significant, of byte i // 8;
+        what is left of the last byte is zero. Spares the memory of a byte per element.
+
+        Raises:
+            ShapeError, NonFiniteError: see :meth:`encode`.
+        """
+        features = check.batch("RandomResponseLDP", features).detach()
+        shape = tuple(features.shape[1:])
+        packed = self._encode_packed(features, self.channel(shape))
+        self._feature_shape = shape
+        return torch.from_numpy(packed)
+
+    def _encode_packed(self, features: Tensor, channel: Channel) -> npt.NDArray[np.uint8]:
+        if not self._fused(features, RandomResponseLDP):
+            symbols = super()._encode(features, channel).flatten(1).cpu().numpy()
+            return np.packbits(symbols, axis=1, bitorder="little")
+        self._aligned(features)
+        assert isinstance(channel, RandomizedResponse)
+        return randomize_bits("RandomResponseLDP", features, self.threshold.cpu(), channel, self._source)
+
+    def _encode(self, features: Tensor, channel: Channel) -> Tensor:
+        if not self._fused(features, RandomResponseLDP):
+            return super()._encode(features, channel)
+        packed, elements = self._encode_packed(features, channel), math.prod(features.shape[1:])
+        symbols = np.unpackbits(packed, axis=1, count=elements, bitorder="little")
+        return torch.from_numpy(symbols).reshape(features.shape)
+
     def quantize(
         self,
         features: Tensor,  # shape: (batch, *feature)
     ) -> Tensor:  # shape: (batch, *feature), bool as uint8
         """The bits before they are randomised; private."""
-        return (features > self._aligned(features)).to(torch.uint8)
+        wide = features if features.dtype == torch.float64 else features.float()
+        return (wide > self._aligned(features).to(wide.dtype)).to(torch.uint8)
 
     def _values(self, channel: Channel) -> Tensor:
         bits = torch.tensor([0.0, 1.0], dtype=torch.float64)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from splitpriv._errors import InvalidParameterError, ShapeError
 from splitpriv._validation import message
+from splitpriv.mechanisms.blocks import Scratch, in_blocks
 from splitpriv.mechanisms.randomness import Source, words
 from splitpriv.mechanisms.rounding import log_up, show
 
@@ -157,9 +158,11 @@ class Channel:
         flat = self._symbols(symbols, self.inputs, "symbols").reshape(-1).cpu().numpy()
         out = torch.empty(flat.size, dtype=self.symbol_dtype)
         view = out.numpy()
-        for start in range(0, flat.size, _BLOCK):
-            block = flat[start : start + _BLOCK]
-            view[start : start + _BLOCK] = self._draw(block, source)
+
+        def work(start: int, stop: int, source: Source, scratch: Scratch) -> None:
+            view[start:stop] = self._draw_block(flat[start:stop], source, scratch)
+
+        in_blocks(flat.size, _BLOCK, source, work)
         return out.reshape(symbols.shape).to(symbols.device)
 
     def _symbols(self, symbols: Tensor, size: int, name: str) -> Tensor:
@@ -175,6 +178,10 @@ class Channel:
             if low < 0 or high >= size:
                 raise ShapeError(f"{owner}: {name} must be in [0, {size}), got values in [{low}, {high}].")
         return symbols
+
+    def _draw_block(self, symbols: npt.NDArray[Any], source: Source, scratch: Scratch) -> npt.NDArray[Any]:
+        """``_draw`` in memory that is used again; the result may lie in it."""
+        return self._draw(symbols, source)
 
     def _draw(self, symbols: npt.NDArray[Any], source: Source) -> npt.NDArray[Any]:
         return self.decide(symbols, self._words(symbols.size, source))

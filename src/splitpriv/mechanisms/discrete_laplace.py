@@ -15,6 +15,7 @@ from torch import Tensor
 
 from splitpriv._errors import InvalidParameterError
 from splitpriv._validation import choice, message, positive
+from splitpriv.mechanisms.blocks import Scratch
 from splitpriv.mechanisms.channel import Channel, log_ratio, worst_ratio
 from splitpriv.mechanisms.inverse import InverseTable
 from splitpriv.mechanisms.randomness import Source
@@ -117,13 +118,31 @@ class DiscreteLaplace(Channel):
         return InverseTable([*self._weights[:0:-1], *self._weights], self.bits, first_bits=16)
 
     def _draw(self, symbols: npt.NDArray[Any], source: Source) -> npt.NDArray[Any]:
-        return self.decide_output(symbols, self.kernel.draw(symbols.size, source))
+        return self.draw_block(symbols, source, Scratch())
 
-    def decide_output(self, symbols: npt.NDArray[Any], noise: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The output symbol for an input symbol and a draw of ``kernel``: add and clamp."""
-        # symbol - m is the grid point, noise - (R + m) the noise, and + R the output's symbol.
-        shifted = symbols.astype(np.int32) + noise - np.int32(2 * self.half)
-        clamped: npt.NDArray[Any] = np.clip(shifted, 0, 2 * self.reach)
+    def _draw_block(self, symbols: npt.NDArray[Any], source: Source, scratch: Scratch) -> npt.NDArray[Any]:
+        return self.draw_block(symbols, source, scratch)
+
+    def draw_block(self, symbols: npt.NDArray[Any], source: Source, scratch: Scratch) -> npt.NDArray[Any]:
+        """One draw per input symbol, unchecked; the outputs lie in ``scratch`` until it is used again."""
+        noise = self.kernel.draw(symbols.size, source, scratch)
+        return self.decide_output(symbols, noise, noise if noise.dtype == np.int16 else None)
+
+    def decide_output(
+        self, symbols: npt.NDArray[Any], noise: npt.NDArray[Any], out: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[Any]:
+        """The output symbol for an input symbol and a draw of ``kernel``: add and clamp.
+
+        Args:
+            symbols: in [0, levels).
+            noise: outcomes of ``kernel``.
+            out: int16, where to write the output symbols; None for memory of their own.
+        """
+        # symbol - m is the grid point, noise - (R + m) the noise, and + R the output's symbol. None of
+        # the sums passes 2**13, so 16 bits hold them.
+        shifted = np.add(symbols, noise, out=out, dtype=np.int16, casting="unsafe")
+        shifted -= np.int16(2 * self.half)
+        clamped: npt.NDArray[Any] = np.clip(shifted, np.int16(0), np.int16(2 * self.reach), out=shifted)
         return clamped
 
     def _log_prob(self, outputs: Tensor, inputs: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from splitpriv._errors import InvalidParameterError
 from splitpriv._validation import choice, message, positive
+from splitpriv.mechanisms.bit_slices import BitSlices
+from splitpriv.mechanisms.blocks import Scratch
 from splitpriv.mechanisms.channel import Channel
-from splitpriv.mechanisms.inverse import InverseTable
 from splitpriv.mechanisms.randomness import Source
 from splitpriv.mechanisms.rounding import exp_decimal, log_up, precise
 
@@ -60,7 +61,7 @@ class RandomizedResponse(Channel):
         if 2 * self.flips >= self.total:
             constraint = f"large enough to be expressed in {bits} bits"
             raise InvalidParameterError(message("RandomizedResponse", "epsilon", constraint, epsilon))
-        self.kernel = InverseTable([self.total - self.flips, self.flips], bits, first_bits=8)
+        self.kernel = BitSlices(self.flips, bits)
 
     def _table(self) -> list[list[int]]:
         keep = self.total - self.flips
@@ -76,8 +77,24 @@ class RandomizedResponse(Channel):
         """exp(epsilon), exactly: kept words over flipped words."""
         return Fraction(self.total - self.flips, self.flips)
 
+    def flip(self, packed: npt.NDArray[np.uint8], source: Source, scratch: Scratch) -> None:
+        """Randomise bits where they lie, eight to a byte, each on its own.
+
+        Args:
+            packed: input bits, which become the output bits. # shape: (bytes,), contiguous
+            source: where the random words come from.
+            scratch: memory to work in.
+        """
+        np.bitwise_xor(packed, self.kernel.draw(packed.size, source, scratch), out=packed)
+
     def _draw(self, symbols: npt.NDArray[Any], source: Source) -> npt.NDArray[Any]:
-        return np.bitwise_xor(symbols.astype(np.uint8, copy=False), self.kernel.draw(symbols.size, source))
+        return self._draw_block(symbols, source, Scratch())
+
+    def _draw_block(self, symbols: npt.NDArray[Any], source: Source, scratch: Scratch) -> npt.NDArray[Any]:
+        flips = np.zeros(-(-symbols.size // 8), dtype=np.uint8)
+        self.flip(flips, source, scratch)
+        drawn = np.unpackbits(flips, count=symbols.size, bitorder="little")
+        return np.bitwise_xor(symbols.astype(np.uint8, copy=False), drawn, out=drawn)
 
 
 @lru_cache(maxsize=1024)

@@ -15,6 +15,7 @@ import itertools
 import multiprocessing
 import os
 import threading
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +29,10 @@ from splitpriv._validation import message
 from splitpriv._warnings import warn
 
 _ZEROS = bytes(1 << 20)
+SPARE = 15
+"""Bytes of room that a cipher wants behind its output."""
+
+Room = Callable[[str, int, npt.DTypeLike], npt.NDArray[Any]]
 _fork_count = 0
 _guard = threading.Lock()
 
@@ -55,12 +60,31 @@ class Source(Protocol):
         ...
 
 
-def words(source: Source, count: int, bits: int) -> npt.NDArray[Any]:
+def words(source: Source, count: int, bits: int, room: Room | None = None) -> npt.NDArray[Any]:
     """``count`` uniform words of 8, 16, 32 or 64 bits.
 
     Words are read little-endian on every machine, so a seed means the same everywhere.
+
+    Args:
+        source: where they come from.
+        count: how many.
+        bits: width of one.
+        room: gives memory to write them to, where the source can; they are there until it is asked again.
     """
-    return source.read(count * (bits // 8)).view(f"<u{bits // 8}")
+    size = count * (bits // 8)
+    read_into = _read_into(source)
+    if room is None or read_into is None:
+        return source.read(size).view(f"<u{bits // 8}")
+    buffer = room("words", size + SPARE, np.uint8)
+    read_into(buffer)
+    found: npt.NDArray[Any] = buffer[:size].view(f"<u{bits // 8}")
+    return found
+
+
+def _read_into(source: Any) -> Callable[[npt.NDArray[np.uint8]], None] | None:
+    """How to have a source write to given memory; None where ``read`` is not ours, and so the one to ask."""
+    kept = isinstance(source, (SecureSource, SeededSource, _Branch)) and type(source).read in _READS
+    return source.read_into if kept and "read" not in vars(source) else None
 
 
 class _Keystream:
@@ -70,13 +94,21 @@ class _Keystream:
         self._context: CipherContext = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
 
     def read(self, count: int) -> npt.NDArray[np.uint8]:
-        # update_into wants a block of spare room behind the output.
-        buffer = np.empty(count + 15, dtype=np.uint8)
-        view = memoryview(buffer.data)
+        buffer = np.empty(count + SPARE, dtype=np.uint8)
+        self.read_into(buffer)
+        return buffer[:count]
+
+    def read_into(self, buffer: npt.NDArray[np.uint8]) -> None:
+        view, count = memoryview(buffer.data), buffer.size - SPARE
         for start in range(0, count, len(_ZEROS)):
             size = min(len(_ZEROS), count - start)
-            self._context.update_into(memoryview(_ZEROS)[:size], view[start : start + size + 15])
-        return buffer[:count]
+            self._context.update_into(memoryview(_ZEROS)[:size], view[start : start + size + SPARE])
+
+
+class _Branch(_Keystream):
+    """One of the streams that a seeded source divides into."""
+
+    secure = False
 
 
 class SecureSource:
@@ -100,12 +132,23 @@ class SecureSource:
 
     def read(self, count: int) -> npt.NDArray[np.uint8]:
         """The next ``count`` bytes of this thread's stream."""
+        return self._stream().read(count)
+
+    def read_into(self, buffer: npt.NDArray[np.uint8]) -> None:
+        """Fill an array of the caller's with the next bytes, but for its last 15, which stay free."""
+        self._stream().read_into(buffer)
+
+    def branches(self, count: int) -> list[Source]:
+        """One source for each of ``count`` blocks: this one, whose threads have streams of their own."""
+        return [self] * count
+
+    def _stream(self) -> _Keystream:
         here = (os.getpid(), _fork_count)
         if getattr(self._local, "owner", None) != here:
             self._local.stream = _Keystream(os.urandom(32))
             self._local.owner = here
         stream: _Keystream = self._local.stream
-        return stream.read(count)
+        return stream
 
     def __reduce__(self) -> tuple[type[SecureSource], tuple[()]]:
         return SecureSource, ()
@@ -171,6 +214,20 @@ class SeededSource:
 
     def read(self, count: int) -> npt.NDArray[np.uint8]:
         """The next ``count`` bytes."""
+        buffer = np.empty(count + SPARE, dtype=np.uint8)
+        self.read_into(buffer)
+        return buffer[:count]
+
+    def branches(self, count: int) -> list[Source]:
+        """One source for each of ``count`` blocks: the same ones, whichever threads read them.
+
+        Their keys are derived from the next bytes of this source and the number of the block.
+        """
+        key = self.read(32).tobytes()
+        return [_Branch(_derive(key, b"block %d" % number)) for number in range(count)]
+
+    def read_into(self, buffer: npt.NDArray[np.uint8]) -> None:
+        """Fill an array of the caller's with the next bytes, but for its last 15, which stay free."""
         with _guard:
             if self._forks != _fork_count:  # its lock may have been held when the fork happened
                 self._forks, self._lock = _fork_count, threading.Lock()
@@ -178,11 +235,12 @@ class SeededSource:
         with self._lock:
             if self._generator is not None:
                 drawn = torch.randint(2**62, (5,), generator=self._generator)
-                return _Keystream(_derive(drawn.numpy().tobytes(), place)).read(count)
+                _Keystream(_derive(drawn.numpy().tobytes(), place)).read_into(buffer)
+                return
             if self._stream is None or place != self._place:
                 self._place = place
                 self._stream = _Keystream(_derive(self._key, place))
-            return self._stream.read(count)
+            self._stream.read_into(buffer)
 
     def __getstate__(self) -> dict[str, Any]:
         label = self._label if self._label.endswith("(copy)") else f"{self._label} (copy)"
@@ -200,6 +258,9 @@ class SeededSource:
 
     def __repr__(self) -> str:
         return f"{self._label}: NOT SECURE"
+
+
+_READS = (SecureSource.read, SeededSource.read, _Branch.read)
 
 
 def _derive(key: bytes, purpose: bytes) -> bytes:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from splitpriv._errors import ShapeError
 from splitpriv.mechanisms.endless_codebook import EndlessCodebook
 from splitpriv.release.checks import check_dense, described
-from splitpriv.release.packing import bits_for, pack_array, pack_floats, symbol_array
+from splitpriv.release.packing import Bytes, bits_for, bytes_for, pack_array, pack_floats, symbol_array
 
 _OWNER = "Release.from_batches"
 
 
+@dataclass(frozen=True)
+class Packed:
+    """A batch that a layer has packed itself, as :func:`~splitpriv.release.pack` would have."""
+
+    rows: Tensor  # shape: (batch, bytes_per_record), uint8
+    shape: tuple[int, ...]  # of one record's symbols
+
+
 def collect(
-    batches: Iterable[tuple[Tensor, Tensor | None]],  # shapes: (batch, *symbol), (batch, *label)
+    batches: Iterable[tuple[Tensor | Packed, Tensor | None]],  # shapes: (batch, *symbol), (batch, *label)
     alphabet: int | None,
     book: EndlessCodebook | None = None,
 ) -> tuple[Tensor, tuple[int, ...], Tensor | None, Tensor | None]:
@@ -35,25 +45,41 @@ def collect(
     packed, labels, shape = bytearray(), _Labels(), None
     records, positions = 0, []
     for symbols, given in batches:
-        array = symbol_array(_OWNER, symbols)
-        if shape not in (None, tuple(symbols.shape[1:])):
-            raise ShapeError(f"{_OWNER}: symbols must have shape (batch, *{shape}), got {described(symbols)}.")
-        shape = tuple(symbols.shape[1:])
-        if book is not None and array.dtype.kind == "i":
-            positions.append(torch.from_numpy((array // book.size).astype(np.int64).reshape(-1)))
-            array = array % book.size
-        if alphabet is None:
-            rows = pack_floats(_OWNER, array)
-        else:
-            rows = pack_array(_OWNER, array, bits_for(alphabet), alphabet)
-        labels.add(given, len(array))
+        symbols, places = _without_positions(symbols, book)
+        positions += places
+        rows, here = _packed(symbols, alphabet)
+        if shape not in (None, here):
+            got = f"{here} after {shape}" if isinstance(symbols, Packed) else described(symbols)
+            raise ShapeError(f"{_OWNER}: symbols must have shape (batch, *{shape}), got {got}.")
+        shape = here
+        labels.add(given, len(rows))
         # A bytearray grows in place: no list of batches that is joined, and so doubled, in the end.
         packed += rows.data
-        records += len(array)
+        records += len(rows)
     if shape is None or not records:
         raise ShapeError(f"{_OWNER}: batches must hold at least one record, got none.")
     joined = torch.cat(positions) if positions else None
     return torch.frombuffer(packed, dtype=torch.uint8).reshape(records, -1), shape, labels.joined(records), joined
+
+
+def _without_positions(symbols: Any, book: EndlessCodebook | None) -> tuple[Any, list[Tensor]]:
+    """Numbers of an endless codebook as indices into their books, and the positions of these."""
+    if book is None or not isinstance(symbols, Tensor) or symbols.is_floating_point():
+        return symbols, []
+    return symbols % book.size, [(symbols // book.size).cpu().long().reshape(-1)]
+
+
+def _packed(symbols: Any, alphabet: int | None) -> tuple[Bytes, tuple[int, ...]]:
+    """The packed records of a batch, and the shape of their symbols."""
+    if isinstance(symbols, Packed) and alphabet is not None:
+        size = bytes_for(math.prod(symbols.shape), bits_for(alphabet))
+        rows = symbols.rows
+        if rows.dtype != torch.uint8 or rows.shape[1:] != (size,):
+            raise ShapeError(f"{_OWNER}: packed symbols must be uint8 of shape (batch, {size}), got {described(rows)}.")
+        return rows.detach().cpu().contiguous().numpy(), symbols.shape
+    array = symbol_array(_OWNER, symbols)
+    packed = pack_floats(_OWNER, array) if alphabet is None else pack_array(_OWNER, array, bits_for(alphabet), alphabet)
+    return packed, tuple(symbols.shape[1:])
 
 
 class _Labels:

@@ -20,7 +20,7 @@ from splitpriv.release import checks, file, numbered
 from splitpriv.release import packing as pk
 from splitpriv.release.checks import Ids
 from splitpriv.release.claims import Claims
-from splitpriv.release.collect import collect
+from splitpriv.release.collect import Packed, collect
 from splitpriv.release.decode import Decoder
 from splitpriv.release.describe import describe
 from splitpriv.release.mapped import MappedRows
@@ -119,7 +119,7 @@ class Release(Dataset[Item]):
     @classmethod
     def from_batches(
         cls,
-        batches: Iterable[tuple[Tensor, Tensor | None]],  # shapes: (batch, *symbol), (batch, *label)
+        batches: Iterable[tuple[Tensor | Packed, Tensor | None]],  # shapes: (batch, *symbol), (batch, *label)
         *,
         values: Tensor | EndlessCodebook | None,  # shape: (alphabet, *element)
         claims: Claims,

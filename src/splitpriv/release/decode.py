@@ -48,7 +48,8 @@ class Decoder:
         if self._values is None:
             features = unpack_floats(packed)
         elif self._by_byte is not None:
-            eights = np.take(self._by_byte, packed, axis=0).reshape(len(packed), 8 * packed.shape[1])
+            # No byte is outside the table; "wrap" spares numpy the search for one.
+            eights = np.take(self._by_byte, packed, axis=0, mode="wrap").reshape(len(packed), 8 * packed.shape[1])
             features = np.ascontiguousarray(eights[:, : self._elements])
         else:
             symbols = unpack_array(packed, self._bits, self._elements, numpy_dtype(symbol_dtype(self._bits)))
