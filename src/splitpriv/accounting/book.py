@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from typing import Any
 from uuid import uuid4
 
 from splitpriv._errors import InvalidParameterError
@@ -15,6 +14,7 @@ from splitpriv.accounting.filter import RenyiFilter
 from splitpriv.accounting.profile import Profile, Profiles
 
 RecordId = str | int
+History = tuple[float, float, int, str, int | None]  # time, epsilon, uses, data set, number of records
 Worst = tuple[float, float]  # largest pure sum and largest Rényi sum of any record
 
 HISTORY = 10_000  # charges that a ledger in memory remembers one by one
@@ -28,7 +28,7 @@ class Charge:
     uses: int
     counts: Mapping[RecordId, int] | None
     dataset: str
-    time: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="milliseconds"))
+    time: float = field(default_factory=time.time)  # seconds since 1970, UTC
 
 
 class Book:
@@ -50,7 +50,7 @@ class Book:
         self.common = self.profiles.empty
         self.worst: dict[bool, Worst] = {True: (0.0, 0.0), False: (0.0, 0.0)}  # by whether the set has a name
         self._by_id: dict[str, dict[RecordId, Profile]] = {}
-        self._history: deque[dict[str, Any]] = deque(maxlen=HISTORY)
+        self._history: deque[History] = deque(maxlen=HISTORY)
         self.charges = 0
 
     def begin(self) -> None:
@@ -95,8 +95,7 @@ class Book:
                 paid[record] = made[case]
             self._raise_worst(bool(charge.dataset), made.values())
         self.charges += 1
-        fields = {"time": charge.time, "epsilon": epsilon, "uses": uses}
-        self._history.append({**fields, "dataset": charge.dataset, "records": records})
+        self._history.append((charge.time, epsilon, uses, charge.dataset, records))
         return self.charges
 
     def _raise_worst(self, named: bool, profiles: Iterable[Profile]) -> None:
@@ -119,7 +118,7 @@ class Book:
         """Number of ids in each set."""
         return {name: len(paid) for name, paid in self._by_id.items()}
 
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> list[History]:
         """The charges, oldest first; in memory the last ``HISTORY`` of them."""
         return list(self._history)
 

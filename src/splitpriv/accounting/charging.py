@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from splitpriv._errors import InvalidParameterError
 from splitpriv._validation import message
 from splitpriv.accounting.book import Book, Charge, RecordId, count
 from splitpriv.accounting.simulation import simulating
+from splitpriv.mechanisms.rounding import round_up
 
 if TYPE_CHECKING:
     from splitpriv.accounting.ledger import Ledger
@@ -54,7 +57,7 @@ def charge_ledgers(
     more: Sequence[Ledger], epsilon: float, ids: Sequence[RecordId] | None, dataset: str, uses: int
 ) -> None:
     """Charge the ledgers in force and ``more``, each once."""
-    checked(epsilon, uses)
+    epsilon = checked(epsilon, uses)
     counts = None if ids is None else count(ids)
     if simulating() or (counts is not None and not counts):
         return
@@ -64,11 +67,14 @@ def charge_ledgers(
             transaction.charge(ledger, made)
 
 
-def checked(epsilon: float, uses: int) -> None:
-    """Refuse a loss or a number of uses that is none."""
+def checked(epsilon: float, uses: int) -> float:
+    """Refuse a loss or a number of uses that is none; the loss as a float, rounded outward."""
     if isinstance(epsilon, bool) or not epsilon >= 0:  # also refuses NaN
         raise InvalidParameterError(message("Ledger.charge", "epsilon", ">= 0", epsilon))
     check.integer("Ledger.charge", "uses", uses, 1, MAX_USES)
+    if type(epsilon) is float:
+        return abs(epsilon)  # no -0.0
+    return math.inf if math.isinf(epsilon) else round_up(Fraction(epsilon)) + 0.0
 
 
 class Transaction:

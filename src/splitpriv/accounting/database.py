@@ -29,7 +29,7 @@ SCHEMA = (
     # A record's id has no declared type, so that 1 and "1" stay two ids.
     """CREATE TABLE records (dataset INTEGER NOT NULL, record NOT NULL, profile INTEGER NOT NULL,
        PRIMARY KEY (dataset, record)) WITHOUT ROWID""",
-    """CREATE TABLE charges (number INTEGER PRIMARY KEY AUTOINCREMENT, time TEXT NOT NULL, epsilon REAL NOT NULL,
+    """CREATE TABLE charges (number INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, epsilon REAL NOT NULL,
        uses INTEGER NOT NULL, dataset INTEGER, records INTEGER, ledgers TEXT NOT NULL)""",
     # Memoised releases: what was sent under which key, or NULL where it is charged and not yet drawn.
     "CREATE TABLE keys (number INTEGER PRIMARY KEY, fingerprint BLOB NOT NULL UNIQUE, shape TEXT)",

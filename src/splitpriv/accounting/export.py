@@ -6,6 +6,7 @@ import json
 import math
 import os
 import secrets
+import time
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TextIO
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from splitpriv.accounting.ledger import Ledger
 
 FORMAT, VERSION = "splitpriv-ledger-report", 1
+_CHARGE = ("time", "epsilon", "uses", "dataset", "records")
 
 
 def describe(ledger: Ledger, book: Book) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def describe(ledger: Ledger, book: Book) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "splitpriv": __version__,
-        "written": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        "written": _utc(time.time()),
         "ledger": ledger.uid,
         "limit": ledger.limit,
         "delta": ledger.delta,
@@ -38,11 +40,15 @@ def describe(ledger: Ledger, book: Book) -> dict[str, Any]:
         "paid_by_every_record": _paid(book.common),
         "paid_under_ids": [{"records": n, "in_named_set": named, **_paid(paid)} for paid, named, n in groups],
         "datasets": [{"name": name, "ids": ids} for name, ids in sorted(book.datasets().items())],
-        "charges": history,
+        "charges": [dict(zip(_CHARGE, (_utc(when), *rest), strict=True)) for when, *rest in history],
         "charges_left_out": book.charges - len(history),
     }
     plain: dict[str, Any] = _plain(report)
     return plain
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
 
 
 def _paid(profile: Profile) -> dict[str, Any]:

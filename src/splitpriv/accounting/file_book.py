@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from splitpriv._errors import InvalidParameterError
 from splitpriv._validation import message
-from splitpriv.accounting.book import Book, Charge, RecordId
+from splitpriv.accounting.book import Book, Charge, History, RecordId
 from splitpriv.accounting.database import Database, create
 from splitpriv.accounting.filter import RenyiFilter
 from splitpriv.accounting.profile import Profile
@@ -207,15 +207,13 @@ class FileBook(Book):
         rows = self.database.all("SELECT name, ids FROM datasets")
         return {name.decode("utf-8", "surrogatepass"): ids for name, ids in rows if ids}
 
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> list[History]:
         columns = "time, epsilon, uses, coalesce(name, x''), records"
         rows = self.database.all(
             f"SELECT {columns} FROM charges LEFT JOIN datasets ON datasets.number = dataset ORDER BY charges.number"
         )
         self.charges = len(rows)
-        names = ("time", "epsilon", "uses", "dataset", "records")
-        history = [dict(zip(names, row, strict=True)) for row in rows]
-        return [{**fields, "dataset": fields["dataset"].decode("utf-8", "surrogatepass")} for fields in history]
+        return [(*row[:3], row[3].decode("utf-8", "surrogatepass"), row[4]) for row in rows]
 
     def __reduce__(self) -> Any:
         return _reopened, (self.path,)
