@@ -32,18 +32,26 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "accounting": (*BASE, "mechanisms"),
     "layers": (*BASE, "mechanisms", "accounting.spend"),
     "release": (*BASE, "accounting.spend", "mechanisms.rounding"),
+    "cache": (*BASE, "accounting"),
     "cutting": BASE,
     "cut": (*BASE, "accounting", "layers.compilation", "layers.straight_through"),
     "independence": BASE,
-    "releasing": (*BASE, "_modes", "independence", "mechanisms.rounding", "accounting", "release"),
+    "memoised": (*BASE, "accounting", "cache", "independence", "mechanisms.rounding"),
+    "releasing": (
+        *(*BASE, "_modes", "independence", "mechanisms.rounding", "accounting", "cache", "memoised", "release"),
+    ),
     "split_model": (
         *(*BASE, "_modes", "_warnings", "independence", "mechanisms.rounding", "accounting", "layers.compilation"),
-        *("release", "cut", "cutting", "releasing"),
+        *("cache", "layers.straight_through", "memoised", "release", "cut", "cutting", "releasing"),
     ),
     "training": (*BASE, "_modes", "release"),
 }
 # Imports for the type checker alone, which never run: (module, what it may name).
-FOR_TYPES = {("releasing", "split_model"), ("release.file", "release.dataset"), ("release.describe", "release.dataset")}
+FOR_TYPES = {
+    *(("accounting.charging", "accounting.ledger"), ("accounting.export", "accounting.ledger")),
+    *(("memoised", "split_model"), ("releasing", "split_model")),
+    *(("release.file", "release.dataset"), ("release.describe", "release.dataset")),
+}
 
 
 def imports(path: Path, package: str) -> Iterator[tuple[str, bool]]:

@@ -1,6 +1,6 @@
 """Privacy-preserving layers for split learning, with an exact epsilon."""
 
-from splitpriv import accounting, cutting, layers, mechanisms, release
+from splitpriv import accounting, cache, cutting, layers, mechanisms, release
 from splitpriv._errors import (
     BudgetExceeded,
     CutError,
@@ -14,6 +14,7 @@ from splitpriv._errors import (
     SplitPrivError,
 )
 from splitpriv._version import __version__
+from splitpriv.cache import ReleaseCache
 from splitpriv.cutting import split, valid_cuts
 from splitpriv.layers import (
     LaplaceLDP,
@@ -43,6 +44,7 @@ __all__ = [
     "RandomResponseLDP",
     "RandomVectorMask",
     "Release",
+    "ReleaseCache",
     "ReleaseFileError",
     "ReluSanitizer",
     "ShapeError",
@@ -50,6 +52,7 @@ __all__ = [
     "SplitPrivError",
     "__version__",
     "accounting",
+    "cache",
     "cutting",
     "evaluate",
     "fit",

@@ -62,6 +62,14 @@ class Cut(nn.Sequential):
             features = self._pass(position, features, shapes)
         return self._encode(len(self) - 1, features, shapes).detach()
 
+    def decode(
+        self,
+        symbols: Tensor,  # shape: (batch, *symbol), what encode returned
+    ) -> Tensor:  # shape: (batch, *released), float32
+        """Public: what the server makes of the symbols that crossed."""
+        last: Any = self[-1] if len(self) else None
+        return symbols if last is None else last.decode(symbols).float()
+
     def decode_table(self, shape: Sequence[int]) -> Tensor | None:  # shape: (outputs,)
         """The value of each symbol that crosses, for features of this shape; None for float32.
 

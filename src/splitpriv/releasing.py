@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,10 @@ from splitpriv import accounting
 from splitpriv._errors import InvalidParameterError, PrivacyError, ShapeError
 from splitpriv._modes import modes_kept
 from splitpriv.accounting import Price
+from splitpriv.cache import ReleaseCache
 from splitpriv.independence import refuse_mixing
 from splitpriv.mechanisms.rounding import scale_up
+from splitpriv.memoised import Sender
 from splitpriv.release import Claims, Release, checks
 from splitpriv.release.records import Records
 
@@ -33,6 +36,7 @@ def release_records(
     ids: Sequence[str | int] | Tensor | None,
     progress: bool,
     dataset: str,
+    cache: ReleaseCache | None = None,
 ) -> Release:
     """Encode, charge, draw and pack; see :meth:`SplitModel.release`.
 
@@ -44,15 +48,12 @@ def release_records(
     with modes_kept(model.edge, model.cut), torch.no_grad():
         model.edge.eval()
         model.cut.eval()
+        if cache is not None:
+            checks.named("release", ids, records.count)
+            return _release_memoised(model, records, listed or [], dataset, cache, progress)
         batches = _features(model, records)
         features, labels = next(batches)
-        if labels is not None and model.labels is None:
-            raise PrivacyError(
-                "SplitModel: labels must be declared to release labelled data, got labels=None. "
-                'Use labels="public" (not covered by epsilon), labels="private" (epsilon is infinite), '
-                "or release the records without labels."
-            )
-        checks.labels("release", labels, len(features))
+        _check_labels(model, labels, len(features))
         shape = tuple(features.shape[1:])
         price, values = model.price(shape), model.cut.decode_table(shape)
         epsilon = _charge(model, price, records.count, listed, dataset, labels is not None)
@@ -62,6 +63,45 @@ def release_records(
             first = next(drawn)  # from here on every layer knows its shape, and says what a record pays
             claims = _claims(model, price, epsilon, labels is not None)
             return Release.from_batches(chain([first], drawn), values=values, claims=claims, ids=listed)
+
+
+def _release_memoised(
+    model: SplitModel, records: Records, listed: list[Any], dataset: str, cache: ReleaseCache, progress: bool
+) -> Release:
+    """The same through a cache: only what is not stored is charged and drawn, and nothing leaves unstored."""
+    with tqdm(total=records.count, desc="release", unit="record", disable=not progress) as bar:
+        sender = Sender(model, cache, dataset, model.labels)
+        sender.announce(listed)
+        sent = _memoised(model, sender, records, listed, bar)
+        first = next(sent)
+        price, labelled = sender.price, first[1] is not None
+        epsilon = math.inf if labelled and model.labels == "private" else price.per_record()
+        claims = _claims(model, price, epsilon, labelled)
+        claims = replace(claims, notes=(*claims.notes, "memoised: releases of one record are equal, and so linkable"))
+        values = model.cut.decode_table(model.feature_shape or ())
+        return Release.from_batches(chain([first], sent), values=values, claims=claims, ids=listed)
+
+
+def _memoised(
+    model: SplitModel, sender: Sender, records: Records, listed: list[Any], bar: Any
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    seen = 0
+    for x, labels in _visited(model, records):
+        some, seen = listed[seen : seen + len(x)], seen + len(x)
+        _check_labels(model, labels, len(x))
+        symbols = sender.send(x, some)
+        yield symbols, sender.send_labels(labels, some)
+        bar.update(len(x))
+
+
+def _check_labels(model: SplitModel, labels: Tensor | None, rows: int) -> None:
+    if labels is not None and model.labels is None:
+        raise PrivacyError(
+            "SplitModel: labels must be declared to release labelled data, got labels=None. "
+            'Use labels="public" (not covered by epsilon), labels="private" (epsilon is infinite), '
+            "or release the records without labels."
+        )
+    checks.labels("release", labels, rows)
 
 
 def _checked_ids(ids: Sequence[str | int] | Tensor | None, records: Records) -> list[Any] | None:
@@ -76,17 +116,24 @@ def _checked_ids(ids: Sequence[str | int] | Tensor | None, records: Records) -> 
 
 
 def _features(model: SplitModel, records: Records) -> Iterator[tuple[Tensor, Tensor | None]]:
+    first = True
+    for x, labels in _visited(model, records):
+        features = model._features(x)
+        if first:
+            refuse_mixing(model.edge, x, features)
+        first = False
+        yield features, labels
+
+
+def _visited(model: SplitModel, records: Records) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Batches where the edge is, and no more of them than were counted."""
     parameter = next(chain(model.edge.parameters(), model.edge.buffers()), None)
     seen = 0
     for x, labels in records:
         seen += len(x)
         if seen > records.count:
             raise PrivacyError(f"release: data must yield {records.count} records as its length says, got more.")
-        x = x if parameter is None else x.to(parameter.device)
-        features = model._features(x)
-        if seen == len(x):  # the first batch
-            refuse_mixing(model.edge, x, features)
-        yield features, labels
+        yield (x if parameter is None else x.to(parameter.device)), labels
 
 
 def _charge(model: SplitModel, price: Price, rows: int, ids: list[Any] | None, dataset: str, labelled: bool) -> float:

@@ -15,11 +15,14 @@ from splitpriv._errors import InvalidParameterError, PrivacyError, ShapeError
 from splitpriv._modes import modes_kept
 from splitpriv._warnings import warn
 from splitpriv.accounting import Price, Spend
+from splitpriv.cache import ReleaseCache
 from splitpriv.cut import Cut
 from splitpriv.cutting import split
 from splitpriv.independence import refuse_batch_statistics, refuse_mixing, refuse_shared_tensors
 from splitpriv.layers.compilation import eager
+from splitpriv.layers.straight_through import cast
 from splitpriv.mechanisms.rounding import scale_up
+from splitpriv.memoised import Sender, as_uses
 from splitpriv.release import Release, checks
 from splitpriv.releasing import release_records
 
@@ -199,6 +202,7 @@ class SplitModel(nn.Module):
         x: Tensor,  # shape: (batch, *input)
         ids: RecordIds | None = None,
         dataset: str = "",
+        cache: ReleaseCache | None = None,
     ) -> Tensor:
         """``server(cut(edge(x)))``: one release of every record in the batch, charged first.
 
@@ -206,16 +210,28 @@ class SplitModel(nn.Module):
             x: raw records.
             ids: one str or int per record; without ids the charge counts for every record.
             dataset: name of the set the ids belong to; see :class:`~splitpriv.accounting.Ledger`.
+            cache: gives records that were sent before the same symbols again, at no cost; needs ids.
 
         Raises:
             BudgetExceeded: a limit would be passed. Nothing is drawn then.
-            PrivacyError: BatchNorm on the edge would tie the records of the batch together.
+            PrivacyError: BatchNorm on the edge would tie the records of the batch together, or the
+                edge or a layer is one that a cache is not for.
             ShapeError, NonFiniteError: the features do not fit the cut.
         """
+        if cache is not None:
+            return self._forward_memoised(x, ids, dataset, cache)
         features = self._features(x)
         if len(features):  # an empty batch releases nothing
             self._charge_call(features, ids, dataset)
         output: Tensor = self.server(self.cut(features))
+        return output
+
+    @eager
+    def _forward_memoised(self, x: Tensor, ids: RecordIds | None, dataset: str, cache: ReleaseCache) -> Tensor:
+        listed = checks.named("SplitModel", ids, len(x))
+        symbols = Sender(self, cache, dataset).send(x, listed)
+        like = next((p for p in self.edge.parameters() if p.is_floating_point()), x)
+        output: Tensor = self.server(cast(self.cut.decode(symbols).to(like.device), like.dtype))
         return output
 
     def _features(self, x: Tensor) -> Tensor:
@@ -267,11 +283,15 @@ class SplitModel(nn.Module):
             cost = max(cost, scale_up(price.tied, rows))
         if learned or price.rows != 0:
             ids = None  # any record that the weights have learned from pays, whatever its id
-        accounting.charge(cost, ids=ids, dataset=dataset)
+        epsilon, uses = as_uses(price.spend, cost)
+        accounting.charge(epsilon, ids=ids, dataset=dataset, uses=uses)
+        self._warn_if_unbounded(price, cost)
+        return cost
+
+    def _warn_if_unbounded(self, price: Price, cost: float) -> None:
         if math.isinf(cost) and not (self._warned_unbounded or accounting.simulating()):
             self._warned_unbounded = True
             warn(f"SplitModel: released with epsilon infinite: {'; '.join(price.notes)}.")
-        return cost
 
     def _warn_if_looped(self, ids: list[Any] | None, dataset: str) -> None:
         """Once, at the second call without ids, or where the first id that was seen comes again."""
@@ -296,6 +316,7 @@ class SplitModel(nn.Module):
         progress: bool = True,
         *,
         dataset: str = "",
+        cache: ReleaseCache | None = None,
     ) -> Release:
         """Send each record across the cut once; packed, labelled, priced and charged.
 
@@ -306,6 +327,8 @@ class SplitModel(nn.Module):
             ids: one str or int per record, in the order of ``data``; an id given twice pays twice.
             progress: show a progress bar.
             dataset: name of the set the ids belong to: equal ids of two names are two records.
+            cache: gives records that were sent before the same symbols and labels again, at no cost; needs
+                ids, and an id given twice then is one record, sent and paid once.
 
         Returns:
             A :class:`~splitpriv.Release`: a Dataset of (decoded features, label).
@@ -316,9 +339,14 @@ class SplitModel(nn.Module):
                 repeats records; BatchNorm on the edge.
             InvalidParameterError: ``data`` is empty or of another kind, ids do not fit.
             NonFiniteError, ShapeError: features do not fit. What was charged by then stays charged, since
-                noise may have been drawn: look for bad records before the release.
+                noise may have been drawn: look for bad records before the release, or use a cache, with which
+                the same release tried again does not pay again.
+            LedgerFileError: the file of a ledger or of the cache cannot be read or written. Nothing is
+                handed on that was not charged, and with a cache stored, before.
         """
-        return release_records(self, data, batch_size=batch_size, ids=ids, progress=progress, dataset=dataset)
+        return release_records(
+            self, data, batch_size=batch_size, ids=ids, progress=progress, dataset=dataset, cache=cache
+        )
 
     # Module --------------------------------------------------------------------------------
 

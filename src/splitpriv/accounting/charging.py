@@ -6,6 +6,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -37,7 +38,7 @@ if hasattr(os, "register_at_fork"):  # absent on Windows, which does not fork
     os.register_at_fork(after_in_child=_new_lock)
 
 
-def lock() -> threading.RLock:  # type: ignore[valid-type]  # a function, in typeshed of Python 3.10
+def lock() -> AbstractContextManager[bool]:
     """The lock that every read and write of a ledger holds."""
     return _lock
 

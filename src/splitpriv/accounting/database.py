@@ -212,7 +212,9 @@ def create(path: str, limit: float | None, delta: float, order: float | None) ->
     with explained(path):
         for suffix in ("-wal", "-journal"):
             if os.path.exists(path + suffix):
-                raise LedgerFileError(f"It is missing, but {os.path.basename(path + suffix)!r} beside it is a part of it.")
+                raise LedgerFileError(
+                    f"It is missing, but {os.path.basename(path + suffix)!r} beside it is a part of it."
+                )
         folder = os.path.dirname(path)
         temporary = os.path.join(folder, f".splitpriv-{secrets.token_hex(8)}.tmp")
         try:

@@ -192,15 +192,15 @@ class FileBook(Book):
     def _number(self, profile: Profile) -> int:
         values = profile.pure, json.dumps([[_plain(epsilon), times] for epsilon, times in profile.uses])
         rows = self.database.all("SELECT number FROM profiles WHERE pure = ? AND uses = ?", values)
-        return int(rows[0][0]) if rows else self.database.insert(
-            "INSERT INTO profiles (pure, uses) VALUES (?, ?)", values
+        return (
+            int(rows[0][0]) if rows else self.database.insert("INSERT INTO profiles (pure, uses) VALUES (?, ?)", values)
         )
 
     # For readings and reports ---------------------------------------------------------------
 
     def groups(self) -> list[tuple[Profile, bool, int]]:
         rows = self.database.all("SELECT number, named, unnamed FROM profiles")
-        counted = [(number, name, count) for number, *counts in rows for name, count in zip((True, False), counts)]
+        counted = [(row[0], named, row[1 if named else 2]) for row in rows for named in (True, False)]
         return [(self._profile(number), named, records) for number, named, records in counted if records]
 
     def datasets(self) -> dict[str, int]:

@@ -129,8 +129,7 @@ class Ledger:
             return sum_up([self._elsewhere(dataset)[0], self._book.of(record, dataset).pure])
 
     def remaining(self, record: RecordId, dataset: str = "") -> float:
-        """The epsilon of one more use that a record may pay, rounded inward; ``inf`` without a limit. See :meth:`spent`.
-        """
+        """What one more use may cost a record, rounded inward; ``inf`` without a limit. See :meth:`spent`."""
         count([record])
         if self.limit is None:
             return math.inf
