@@ -37,6 +37,16 @@ SCHEMA = (
        charge INTEGER NOT NULL, symbols BLOB, PRIMARY KEY (key, dataset, record)) WITHOUT ROWID""",
 )
 
+# Profiles that not as many records have as are counted; totals that are below a record's.
+_CONTRADICTIONS = """
+    SELECT count(*) FROM profiles
+    LEFT JOIN (SELECT profile, count(*) AS have FROM records GROUP BY profile) ON profile = number
+    CROSS JOIN ledger WHERE named + unnamed != coalesce(have, 0)
+    OR (named > 0 AND pure > named_pure) OR (unnamed > 0 AND pure > unnamed_pure)
+    UNION ALL SELECT (SELECT count(*) FROM records) != (SELECT total(named + unnamed) FROM profiles)
+    UNION ALL SELECT count(*) != 1 FROM ledger JOIN profiles ON number = common
+    ORDER BY 1 DESC"""
+
 # A fork leaves the child with connections that it must neither use nor close.
 _inherited: list[sqlite3.Connection] = []
 
@@ -198,9 +208,13 @@ def _check(connection: sqlite3.Connection) -> None:
         raise LedgerFileError(f"Its format is version {version}, and this splitpriv reads version {VERSION}.")
     found = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE type = 'table'")}
     rows = connection.execute("SELECT count(*) FROM ledger").fetchone()[0] if set(SCHEMA) <= found else 0
+    if rows != 1:
+        raise LedgerFileError("It is damaged: its tables are not those of a ledger.")
     damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if rows != 1 or damage != "ok":
-        raise LedgerFileError(f"It is damaged: {damage if rows == 1 else 'its tables are not those of a ledger'}.")
+    if damage != "ok":
+        raise LedgerFileError(f"It is damaged: {damage}.")
+    if connection.execute(_CONTRADICTIONS).fetchone()[0]:
+        raise LedgerFileError("It is damaged: its sums contradict each other.")
 
 
 def create(path: str, limit: float | None, delta: float, order: float | None) -> None:
