@@ -36,13 +36,16 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "cutting": BASE,
     "cut": (*BASE, "accounting", "layers.compilation", "layers.straight_through"),
     "independence": BASE,
-    "memoised": (*BASE, "accounting", "cache", "independence", "mechanisms.rounding"),
+    "memoised": (
+        *(*BASE, "accounting", "cache", "independence", "layers.compilation", "layers.straight_through"),
+        *("mechanisms.rounding", "release"),
+    ),
     "releasing": (
         *(*BASE, "_modes", "independence", "mechanisms.rounding", "accounting", "cache", "memoised", "release"),
     ),
     "split_model": (
         *(*BASE, "_modes", "_warnings", "independence", "mechanisms.rounding", "accounting", "layers.compilation"),
-        *("cache", "layers.straight_through", "memoised", "release", "cut", "cutting", "releasing"),
+        *("cache", "memoised", "release", "cut", "cutting", "releasing"),
     ),
     "training": (*BASE, "_modes", "release"),
 }

@@ -24,6 +24,7 @@ FIXED = [
     *("RandomVectorMask", "ReluSanitizer", "LocalPretrainedEncoder", "LaplaceLDP", "RandomResponseLDP", "PrivacyLayer"),
     *("split", "valid_cuts", "SplitModel", "SplitModel.from_model", "SplitModel.release", "fit"),
     *("Release", "Release.save", "Release.load", "mechanisms.Channel"),
+    *("ReleaseCache", "LedgerFileError", "accounting.Ledger.epsilon_at", "accounting.Ledger.export"),
     *("accounting.epsilon_total", "accounting.Ledger", "accounting.Spend", "accounting.simulation"),
     *("SplitPrivError", "BudgetExceeded", "PrivacyWarning"),
 ]

@@ -14,7 +14,10 @@ from splitpriv.accounting import Price
 from splitpriv.accounting.spend import Spend
 from splitpriv.cache import ReleaseCache
 from splitpriv.independence import refuse_mixing
+from splitpriv.layers.compilation import eager
+from splitpriv.layers.straight_through import cast
 from splitpriv.mechanisms.rounding import scale_up
+from splitpriv.release import checks
 
 if TYPE_CHECKING:
     from splitpriv.split_model import SplitModel
@@ -24,6 +27,20 @@ def as_uses(spend: Spend, cost: float) -> tuple[float, int]:
     """(epsilon of one use, number of uses) that a record pays; the cost as one use where ties make it larger."""
     plain = scale_up(spend.per_use, spend.uses) == cost
     return (spend.per_use, spend.uses) if plain else (cost, 1)
+
+
+@eager
+def send_batch(
+    model: SplitModel,
+    x: Tensor,  # shape: (batch, *input)
+    ids: Sequence[str | int] | Tensor | None,
+    dataset: str,
+    cache: ReleaseCache,
+) -> Tensor:  # shape: (batch, *released)
+    """What the server sees of one batch, in the dtype and on the device of the edge."""
+    symbols = Sender(model, cache, dataset).send(x, checks.named("SplitModel", ids, len(x)))
+    like = next((p for p in model.edge.parameters() if p.is_floating_point()), x)
+    return cast(model.cut.decode(symbols).to(like.device), like.dtype)
 
 
 class Sender:

@@ -20,9 +20,8 @@ from splitpriv.cut import Cut
 from splitpriv.cutting import split
 from splitpriv.independence import refuse_batch_statistics, refuse_mixing, refuse_shared_tensors
 from splitpriv.layers.compilation import eager
-from splitpriv.layers.straight_through import cast
 from splitpriv.mechanisms.rounding import scale_up
-from splitpriv.memoised import Sender, as_uses
+from splitpriv.memoised import as_uses, send_batch
 from splitpriv.release import Release, checks
 from splitpriv.releasing import release_records
 
@@ -218,20 +217,13 @@ class SplitModel(nn.Module):
                 edge or a layer is one that a cache is not for.
             ShapeError, NonFiniteError: the features do not fit the cut.
         """
-        if cache is not None:
-            return self._forward_memoised(x, ids, dataset, cache)
+        if cache is not None and len(x):
+            recalled: Tensor = self.server(send_batch(self, x, ids, dataset, cache))
+            return recalled
         features = self._features(x)
         if len(features):  # an empty batch releases nothing
             self._charge_call(features, ids, dataset)
         output: Tensor = self.server(self.cut(features))
-        return output
-
-    @eager
-    def _forward_memoised(self, x: Tensor, ids: RecordIds | None, dataset: str, cache: ReleaseCache) -> Tensor:
-        listed = checks.named("SplitModel", ids, len(x))
-        symbols = Sender(self, cache, dataset).send(x, listed)
-        like = next((p for p in self.edge.parameters() if p.is_floating_point()), x)
-        output: Tensor = self.server(cast(self.cut.decode(symbols).to(like.device), like.dtype))
         return output
 
     def _features(self, x: Tensor) -> Tensor:

@@ -77,6 +77,11 @@ def test_forward_and_release_share_what_is_stored(cache: ReleaseCache) -> None:
     assert repr(cache) == f"ReleaseCache(path={cache.ledger.path!r}, rows=12)"
 
 
+def test_an_empty_batch_sends_nothing(cache: ReleaseCache) -> None:
+    assert make()(X[:0], ids=[], cache=cache).shape == (0, 3)
+    assert (len(cache), cache.ledger.epsilon) == (0, 0.0)
+
+
 def test_an_id_given_twice_is_one_record(cache: ReleaseCache) -> None:
     release = sent(make(), cache, X[:4], ["a", "b", "a", "a"])
     rows = symbols(release)

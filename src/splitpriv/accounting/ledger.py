@@ -65,6 +65,7 @@ class Ledger:
     Viswanath 2015); converted by Canonne, Kamath, Steinke 2020, proposition 12.
 
     Example:
+        >>> from splitpriv.accounting import charge
         >>> with Ledger(limit=4.0) as ledger:
         ...     charge(1.5)
         ...     charge(2.0, ids=["a", "b"])
@@ -162,7 +163,7 @@ class Ledger:
             >>> ledger = Ledger()
             >>> ledger.charge(0.1, uses=200)
             >>> ledger.epsilon, round(ledger.epsilon_at(1e-6), 1)
-            (20.000000000000004, 9.3)
+            (20.000000000000004, 9.0)
         """
         if isinstance(delta, bool) or not 0 <= delta < 1:
             raise InvalidParameterError(message("Ledger.epsilon_at", "delta", "in [0, 1)", delta, "0 is the pure sum."))
