@@ -68,6 +68,20 @@ def test_cut(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert len(found["cuts"]["ResNet-18"]) == 16
 
 
+def test_ledger(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ["--records", "300", "--batch", "10", "--charges", "3", "--folder", str(tmp_path)]
+    runpy.run_path(str(BENCHMARKS / "bench_ledger.py"))["main"](arguments)
+    printed = capsys.readouterr().out
+    for row in (
+        "charging 10 of 300 records",
+        "in memory, pure limit",
+        "file, (ε, δ) limit",
+        "apart",
+        "opened and checked",
+    ):
+        assert row in printed
+
+
 def test_every_benchmark_is_run_here() -> None:
     names = [path.name for path in sorted(BENCHMARKS.glob("bench_*.py"))]
-    assert names == ["bench_cut.py", "bench_mechanisms.py"]
+    assert names == ["bench_cut.py", "bench_ledger.py", "bench_mechanisms.py", "bench_record_level.py"]

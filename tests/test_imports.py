@@ -32,20 +32,33 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "accounting": (*BASE, "mechanisms"),
     "layers": (*BASE, "mechanisms", "accounting.spend"),
     "release": (*BASE, "accounting.spend", "mechanisms.rounding", "mechanisms.endless_codebook"),
+    "cache": (*BASE, "accounting"),
     "cutting": BASE,
     "cut": (*(*BASE, "accounting", "layers.compilation", "layers.straight_through", "mechanisms.endless_codebook"),),
     "independence": BASE,
     "labelling": (*BASE, "mechanisms.rounding", "accounting", "layers.label_ldp", "layers.embedded_labels", "release"),
     "anonymity": (*BASE, "mechanisms.randomness", "accounting", "release"),
-    "releasing": (*BASE, "_modes", "independence", "mechanisms.rounding", "accounting", "release", "anonymity"),
+    "memoised": (
+        *(*BASE, "accounting", "cache", "independence", "layers.compilation", "layers.straight_through"),
+        *("mechanisms.rounding", "release"),
+    ),
+    "releasing": (
+        *(*BASE, "_modes", "independence", "mechanisms.rounding", "accounting", "anonymity", "cache", "memoised"),
+        *("release",),
+    ),
     "split_model": (
         *(*BASE, "_modes", "_warnings", "independence", "mechanisms.rounding", "accounting", "layers.compilation"),
-        *("layers.embedded_labels", "layers.label_ldp", "labelling", "release", "cut", "cutting", "releasing"),
+        *("layers.embedded_labels", "layers.label_ldp", "labelling", "cache", "memoised", "release", "cut", "cutting"),
+        *("releasing",),
     ),
     "training": (*BASE, "_modes", "mechanisms", "release"),
 }
 # Imports for the type checker alone, which never run: (module, what it may name).
-FOR_TYPES = {("releasing", "split_model"), ("release.file", "release.dataset"), ("release.describe", "release.dataset")}
+FOR_TYPES = {
+    *(("accounting.charging", "accounting.ledger"), ("accounting.export", "accounting.ledger")),
+    *(("memoised", "split_model"), ("releasing", "split_model")),
+    *(("release.file", "release.dataset"), ("release.describe", "release.dataset")),
+}
 
 
 def imports(path: Path, package: str) -> Iterator[tuple[str, bool]]:

@@ -26,6 +26,7 @@ FIXED = [
     *("Projection.pca", "Projection.rotation", "mechanisms.KClosest"),
     *("split", "valid_cuts", "SplitModel", "SplitModel.from_model", "SplitModel.release", "fit"),
     *("Release", "Release.save", "Release.load", "mechanisms.Channel"),
+    *("ReleaseCache", "LedgerFileError", "accounting.Ledger.epsilon_at", "accounting.Ledger.export"),
     *("accounting.epsilon_total", "accounting.Ledger", "accounting.Spend", "accounting.simulation"),
     *("LabelLDP", "SplitModel.local"),
     *("SplitPrivError", "BudgetExceeded", "PrivacyWarning"),

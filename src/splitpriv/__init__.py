@@ -1,10 +1,11 @@
 """Privacy-preserving layers for split learning, with an exact epsilon."""
 
-from splitpriv import accounting, cutting, layers, mechanisms, release
+from splitpriv import accounting, cache, cutting, layers, mechanisms, release
 from splitpriv._errors import (
     BudgetExceeded,
     CutError,
     InvalidParameterError,
+    LedgerFileError,
     NonFiniteError,
     PrivacyError,
     PrivacyWarning,
@@ -13,6 +14,7 @@ from splitpriv._errors import (
     SplitPrivError,
 )
 from splitpriv._version import __version__
+from splitpriv.cache import ReleaseCache
 from splitpriv.cutting import split, valid_cuts
 from splitpriv.layers import (
     CodebookLDP,
@@ -44,6 +46,7 @@ __all__ = [
     "L1LaplaceLDP",
     "LabelLDP",
     "LaplaceLDP",
+    "LedgerFileError",
     "LocalPretrainedEncoder",
     "NonFiniteError",
     "PrivacyError",
@@ -54,6 +57,7 @@ __all__ = [
     "RandomResponseLDP",
     "RandomVectorMask",
     "Release",
+    "ReleaseCache",
     "ReleaseFileError",
     "ReluSanitizer",
     "ShapeError",
@@ -61,6 +65,7 @@ __all__ = [
     "SplitPrivError",
     "__version__",
     "accounting",
+    "cache",
     "class_moments",
     "cutting",
     "evaluate",

@@ -27,6 +27,10 @@ class ReleaseFileError(SplitPrivError, ValueError):
     """A release file is truncated, altered, foreign or of an unknown version."""
 
 
+class LedgerFileError(SplitPrivError, RuntimeError):
+    """A ledger's file is foreign, damaged, busy or not writable; nothing was drawn."""
+
+
 class PrivacyError(SplitPrivError, RuntimeError):
     """The operation would break the privacy claim, or leave it unstated."""
 

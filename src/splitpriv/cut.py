@@ -101,6 +101,14 @@ class Cut(nn.Sequential):
                 raise InvalidParameterError(f"SplitModel.local: cut[{position}] must offer expected, got {kind}. {fix}")
         return cast(clean.to(features.device), features.dtype)
 
+    def decode(
+        self,
+        symbols: Tensor,  # shape: (batch, *symbol), what encode returned
+    ) -> Tensor:  # shape: (batch, *released), float32
+        """Public: what the server makes of the symbols that crossed."""
+        last: Any = self[-1] if len(self) else None
+        return symbols if last is None else last.decode(symbols).float()
+
     def decode_table(self, shape: Sequence[int]) -> Tensor | EndlessCodebook | None:  # shape: (outputs, *element)
         """What the symbols that cross stand for, for features of this shape; None for float32.
 

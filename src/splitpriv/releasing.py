@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,10 @@ from splitpriv._errors import InvalidParameterError, PrivacyError, ShapeError
 from splitpriv._modes import modes_kept
 from splitpriv.accounting import Price
 from splitpriv.anonymity import in_secret_order, refuse_linked
+from splitpriv.cache import ReleaseCache
 from splitpriv.independence import refuse_mixing
 from splitpriv.mechanisms.rounding import scale_up
+from splitpriv.memoised import Sender
 from splitpriv.release import Claims, Release, checks
 from splitpriv.release.collect import Packed
 from splitpriv.release.records import Records
@@ -37,6 +40,7 @@ def release_records(
     progress: bool,
     dataset: str,
     anonymous: bool,
+    cache: ReleaseCache | None,
 ) -> Release:
     """Encode, charge, draw and pack; see :meth:`SplitModel.release`.
 
@@ -49,6 +53,12 @@ def release_records(
     with modes_kept(model.edge, model.cut), torch.no_grad():
         model.edge.eval()
         model.cut.eval()
+        if cache is not None:
+            checks.named("release", ids, records.count)
+            if anonymous:
+                fix = "Equal symbols under one id can be linked."
+                raise PrivacyError(f"release: anonymous must be False with a cache, got anonymous=True. {fix}")
+            return _release_memoised(model, records, listed or [], dataset, cache, progress)
         batches = _features(model, records)
         features, labels = next(batches)
         model._labels.check(labels, len(features))
@@ -64,11 +74,39 @@ def release_records(
             drawn = _symbols(model, shape, chain([(features, labels)], batches), bar)
             first = next(drawn)  # from here on every layer knows its shape, and says what a record pays
             claims = _claims(model, price, epsilon, labels is not None, anonymous)
-            layer = model.label_layer if labels is not None else None
-            channel = None if layer is None else layer.transition
-            batches = chain([first], drawn)
+            batches, channel = chain([first], drawn), _channel(model, labels is not None)
             release = Release.from_batches(batches, values=values, claims=claims, ids=listed, label_channel=channel)
             return in_secret_order(release) if anonymous else release
+
+
+def _release_memoised(
+    model: SplitModel, records: Records, listed: list[Any], dataset: str, cache: ReleaseCache, progress: bool
+) -> Release:
+    """The same through a cache: only what is not stored is charged and drawn, and nothing leaves unstored."""
+    with tqdm(total=records.count, desc="release", unit="record", disable=not progress) as bar:
+        sender = Sender(model, cache, dataset)
+        sender.announce(listed)
+        sent = _memoised(model, sender, records, listed, bar)
+        first = next(sent)
+        labelled = first[1] is not None
+        price = sender.price(labelled)
+        epsilon = math.inf if labelled and model.labels == "private" else price.per_record()
+        claims = _claims(model, price, epsilon, labelled, anonymous=False)
+        claims = replace(claims, notes=(*claims.notes, "memoised: releases of one record are equal, and so linkable"))
+        values, channel = model.cut.decode_table(model.feature_shape or ()), _channel(model, labelled)
+        batches = chain([first], sent)
+        return Release.from_batches(batches, values=values, claims=claims, ids=listed, label_channel=channel)
+
+
+def _memoised(
+    model: SplitModel, sender: Sender, records: Records, listed: list[Any], bar: Any
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    seen = 0
+    for x, labels in _visited(model, records):
+        some, seen = listed[seen : seen + len(x)], seen + len(x)
+        model._labels.check(labels, len(x))
+        yield sender.send(x, some, labels), sender.send_labels(labels, some)
+        bar.update(len(x))
 
 
 def _checked_ids(ids: Sequence[str | int] | Tensor | None, records: Records) -> list[Any] | None:
@@ -83,17 +121,29 @@ def _checked_ids(ids: Sequence[str | int] | Tensor | None, records: Records) -> 
 
 
 def _features(model: SplitModel, records: Records) -> Iterator[tuple[Tensor, Tensor | None]]:
+    first = True
+    for x, labels in _visited(model, records):
+        features = model._features(x)
+        if first:
+            refuse_mixing(model.edge, x, features)
+        first = False
+        yield model._labels.joined(features, labels)
+
+
+def _channel(model: SplitModel, labelled: bool) -> Tensor | None:
+    layer = model.label_layer if labelled else None
+    return None if layer is None else layer.transition
+
+
+def _visited(model: SplitModel, records: Records) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Batches where the edge is, and no more of them than were counted."""
     parameter = next(chain(model.edge.parameters(), model.edge.buffers()), None)
     seen = 0
     for x, labels in records:
         seen += len(x)
         if seen > records.count:
             raise PrivacyError(f"release: data must yield {records.count} records as its length says, got more.")
-        x = x if parameter is None else x.to(parameter.device)
-        features = model._features(x)
-        if seen == len(x):  # the first batch
-            refuse_mixing(model.edge, x, features)
-        yield model._labels.joined(features, labels)
+        yield (x if parameter is None else x.to(parameter.device)), labels
 
 
 def _charge(model: SplitModel, price: Price, rows: int, ids: list[Any] | None, dataset: str, labelled: bool) -> float:

@@ -15,6 +15,7 @@ from splitpriv._errors import InvalidParameterError, PrivacyError
 from splitpriv._modes import modes_kept
 from splitpriv._warnings import warn
 from splitpriv.accounting import Price, Spend
+from splitpriv.cache import ReleaseCache
 from splitpriv.cut import Cut
 from splitpriv.cutting import split
 from splitpriv.independence import one_row_per_record, refuse_batch_statistics, refuse_mixing, refuse_shared_tensors
@@ -23,6 +24,7 @@ from splitpriv.layers.compilation import eager
 from splitpriv.layers.embedded_labels import EmbeddedLabels
 from splitpriv.layers.label_ldp import LabelLDP
 from splitpriv.mechanisms.rounding import scale_up
+from splitpriv.memoised import as_uses, send_batch
 from splitpriv.release import Release, checks
 from splitpriv.releasing import release_records
 
@@ -220,6 +222,7 @@ class SplitModel(nn.Module):
         x: Tensor,  # shape: (batch, *input)
         ids: RecordIds | None = None,
         dataset: str = "",
+        cache: ReleaseCache | None = None,
     ) -> Tensor:
         """``server(cut(edge(x)))``: one release of every record in the batch, charged first; no label travels.
 
@@ -227,13 +230,18 @@ class SplitModel(nn.Module):
             x: raw records.
             ids: one str or int per record; without ids the charge counts for every record.
             dataset: name of the set the ids belong to; see :class:`~splitpriv.accounting.Ledger`.
+            cache: gives records that were sent before the same symbols again, at no cost; needs ids.
 
         Raises:
             BudgetExceeded: a limit would be passed. Nothing is drawn then.
-            PrivacyError: BatchNorm on the edge would tie the records of the batch together.
+            PrivacyError: BatchNorm on the edge would tie the records of the batch together, or the
+                edge or a layer is one that a cache is not for.
             ShapeError, NonFiniteError: the features do not fit the cut.
         """
         self._labels.refuse_call()
+        if cache is not None and len(x):
+            recalled: Tensor = self.server(send_batch(self, x, ids, dataset, cache))
+            return recalled
         features = self._features(x)
         if len(features):  # an empty batch releases nothing
             self._charge_call(features, ids, dataset)
@@ -283,11 +291,15 @@ class SplitModel(nn.Module):
             cost = max(cost, scale_up(price.tied, rows))
         if learned or price.rows != 0:
             ids = None  # any record that the weights have learned from pays, whatever its id
-        accounting.charge(cost, ids=ids, dataset=dataset)
+        epsilon, uses = as_uses(price.spend, cost)
+        accounting.charge(epsilon, ids=ids, dataset=dataset, uses=uses)
+        self._warn_if_unbounded(price, cost)
+        return cost
+
+    def _warn_if_unbounded(self, price: Price, cost: float) -> None:
         if math.isinf(cost) and not (self._warned_unbounded or accounting.simulating()):
             self._warned_unbounded = True
             warn(f"SplitModel: released with epsilon infinite: {'; '.join(price.notes)}.")
-        return cost
 
     def _warn_if_looped(self, ids: list[Any] | None, dataset: str) -> None:
         """Once, at the second call without ids, or where the first id that was seen comes again."""
@@ -313,6 +325,7 @@ class SplitModel(nn.Module):
         *,
         dataset: str = "",
         anonymous: bool = False,
+        cache: ReleaseCache | None = None,
     ) -> Release:
         """Send each record across the cut once; packed, labelled, priced and charged.
 
@@ -328,6 +341,8 @@ class SplitModel(nn.Module):
                 defences, layers whose symbols show their place, labels not released by a mechanism. It
                 hides neither where and when a release comes from (network addresses, timing), nor
                 anyone in a small one; several releases are mixed within each of them only.
+            cache: gives records that were sent before the same symbols and labels again, at no cost; needs
+                ids, and an id given twice then is one record, sent and paid once.
 
         Returns:
             A :class:`~splitpriv.Release`: a Dataset of (decoded features, label).
@@ -338,9 +353,12 @@ class SplitModel(nn.Module):
                 repeats records; BatchNorm on the edge; ``anonymous`` where rows can be told apart.
             InvalidParameterError: ``data`` is empty or of another kind, ids do not fit.
             NonFiniteError, ShapeError: features do not fit. What was charged by then stays charged, since
-                noise may have been drawn: look for bad records before the release.
+                noise may have been drawn: look for bad records before the release, or use a cache, with which
+                the same release tried again does not pay again.
+            LedgerFileError: the file of a ledger or of the cache cannot be read or written. Nothing is
+                handed on that was not charged, and with a cache stored, before.
         """
-        how: dict[str, Any] = {"progress": progress, "dataset": dataset, "anonymous": anonymous}
+        how: dict[str, Any] = {"progress": progress, "dataset": dataset, "anonymous": anonymous, "cache": cache}
         return release_records(self, data, batch_size=batch_size, ids=ids, **how)
 
     # Inference on the edge -----------------------------------------------------------------

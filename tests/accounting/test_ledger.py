@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitpriv import BudgetExceeded, InvalidParameterError
-from splitpriv.accounting import Ledger, charge, current, epsilon_total, simulation
-from splitpriv.accounting import ledger as ledger_module
+from splitpriv.accounting import Ledger, charge, charging, current, epsilon_total, simulation
 
 
 def test_the_total_is_all_charges_without_ids_plus_the_worst_record() -> None:
@@ -206,7 +205,7 @@ def test_a_forked_child_gets_a_lock_of_its_own() -> None:
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with ledger_module._lock:
+        with charging._lock:
             held.set()
             done.wait(60)
 

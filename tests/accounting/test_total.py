@@ -44,7 +44,8 @@ def test_pure_sums_hold_for_every_delta() -> None:
 
 @pytest.mark.parametrize("delta", [-0.1, 1.0, math.nan, True])
 def test_bad_delta(delta: float) -> None:
-    with pytest.raises(InvalidParameterError, match=r"delta must be in \[0, 1\)"):
+    wanted = r"delta must be in \[0, 1\), got delta=.*It is a probability; 0 asks for pure"
+    with pytest.raises(InvalidParameterError, match=wanted):
         epsilon_total(delta=delta)
 
 

@@ -26,6 +26,13 @@ def test_sums_are_never_below_the_exact_sum(terms: list[float]) -> None:
     assert Fraction(sum_up(terms)) >= sum(map(Fraction, terms))
 
 
+@given(st.lists(st.floats(0, allow_infinity=False), max_size=2))
+def test_short_sums_are_the_smallest_float_that_is_not_below(terms: list[float]) -> None:
+    assert sum_up(terms) == round_up(sum(map(Fraction, terms), Fraction(0)))
+    assert sum_up([0.0, *terms, 0]) == sum_up(terms)
+    assert sum_up([*terms, math.inf]) == math.inf
+
+
 @given(losses, st.integers(0, 10**7))
 def test_products_are_never_below_the_exact_product(loss: float, times: int) -> None:
     assert Fraction(scale_up(loss, times)) >= Fraction(loss) * times

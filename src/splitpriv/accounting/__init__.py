@@ -1,7 +1,9 @@
 """What has been spent: one release, one record, a whole process."""
 
-from splitpriv.accounting.ledger import Ledger, charge, current, simulating, simulation
+from splitpriv.accounting.charging import charge, current
+from splitpriv.accounting.ledger import Ledger
 from splitpriv.accounting.pricing import Price, price
+from splitpriv.accounting.simulation import simulating, simulation
 from splitpriv.accounting.spend import Spend
 from splitpriv.accounting.total import epsilon_total
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from splitpriv._errors import InvalidParameterError
 from splitpriv._validation import message
-from splitpriv.accounting.ledger import Ledger, current
+from splitpriv.accounting.charging import current
+from splitpriv.accounting.ledger import Ledger
 from splitpriv.mechanisms.rounding import sum_up
 
 

@@ -32,18 +32,33 @@ def round_down(value: Fraction) -> float:
 
 def sum_up(losses: Iterable[float]) -> float:
     """The sum, rounded outward once; ``inf`` if any term is."""
+    terms = [loss for loss in losses if loss]
+    if len(terms) <= 2 and all(type(loss) is float for loss in terms):
+        return _pair_up(*terms)
     exact = Fraction(0)
-    for loss in losses:
+    for loss in terms:
         if math.isinf(loss):
             return math.inf
         exact += Fraction(loss)
     return round_up(exact)
 
 
+def _pair_up(a: float = 0.0, b: float = 0.0) -> float:
+    """``a + b`` rounded outward, without fractions: the error of a float addition is a float (Knuth 1969)."""
+    nearest = a + b
+    if math.isinf(nearest):
+        return nearest
+    part = nearest - a
+    error = (a - (nearest - part)) + (b - part)
+    return math.nextafter(nearest, math.inf) if error > 0 else nearest
+
+
 def scale_up(loss: float, times: int) -> float:
     """``loss * times``, rounded outward; zero times anything is 0."""
     if times == 0:
         return 0.0
+    if times == 1 and type(loss) is float:
+        return loss
     return math.inf if math.isinf(loss) else round_up(Fraction(loss) * times)
 
 

@@ -103,6 +103,14 @@ def id_list(owner: str, given: Ids, records: int) -> list[Any]:
     return checked.tolist() if isinstance(checked, Tensor) else list(checked or ())
 
 
+def named(owner: str, given: Ids | None, records: int) -> list[Any]:
+    """Return one id per record, which a cache needs, as plain ints or strings."""
+    if given is None:
+        fix = "They are what stored symbols are found by."
+        raise InvalidParameterError(f"{owner}: ids must be given with a cache, got ids=None. {fix}")
+    return id_list(owner, given, records)
+
+
 def ids(owner: str, given: Ids | None, records: int) -> Tensor | list[str] | None:
     """Return one id per record: an int64 tensor, or a list of strings that a file can hold."""
     if given is None:
