@@ -38,25 +38,26 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "independence": BASE,
     "labelling": (*BASE, "mechanisms.rounding", "accounting", "layers.label_ldp", "layers.embedded_labels", "release"),
     "anonymity": (*BASE, "mechanisms.randomness", "accounting", "release"),
+    "charges": (*BASE, "_warnings", "accounting", "layers.compilation", "mechanisms.rounding", "release"),
     "memoised": (
-        *(*BASE, "accounting", "cache", "independence", "layers.compilation", "layers.straight_through"),
+        *(*BASE, "accounting", "cache", "charges", "independence", "layers.compilation", "layers.straight_through"),
         *("mechanisms.rounding", "release"),
     ),
     "releasing": (
-        *(*BASE, "_modes", "independence", "mechanisms.rounding", "accounting", "anonymity", "cache", "memoised"),
-        *("release",),
+        *(*BASE, "_modes", "independence", "mechanisms.rounding", "accounting", "anonymity", "cache", "charges"),
+        *("memoised", "release"),
     ),
     "split_model": (
         *(*BASE, "_modes", "_warnings", "independence", "mechanisms.rounding", "accounting", "layers.compilation"),
-        *("layers.embedded_labels", "layers.label_ldp", "labelling", "cache", "memoised", "release", "cut", "cutting"),
-        *("releasing",),
+        *("layers.embedded_labels", "layers.label_ldp", "labelling", "cache", "charges", "memoised", "release", "cut"),
+        *("cutting", "releasing"),
     ),
     "training": (*BASE, "_modes", "mechanisms", "release"),
 }
 # Imports for the type checker alone, which never run: (module, what it may name).
 FOR_TYPES = {
     *(("accounting.charging", "accounting.ledger"), ("accounting.export", "accounting.ledger")),
-    *(("memoised", "split_model"), ("releasing", "split_model")),
+    *(("charges", "split_model"), ("memoised", "split_model"), ("releasing", "split_model")),
     *(("release.file", "release.dataset"), ("release.describe", "release.dataset")),
 }
 

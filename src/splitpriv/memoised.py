@@ -11,22 +11,15 @@ from torch import Tensor
 from splitpriv._errors import InvalidParameterError, PrivacyError
 from splitpriv._validation import message
 from splitpriv.accounting import Price
-from splitpriv.accounting.spend import Spend
 from splitpriv.cache import ReleaseCache
+from splitpriv.charges import as_uses, warn_if_unbounded
 from splitpriv.independence import refuse_mixing
 from splitpriv.layers.compilation import eager
 from splitpriv.layers.straight_through import cast
-from splitpriv.mechanisms.rounding import scale_up
 from splitpriv.release import checks
 
 if TYPE_CHECKING:
     from splitpriv.split_model import SplitModel
-
-
-def as_uses(spend: Spend, cost: float) -> tuple[float, int]:
-    """(epsilon of one use, number of uses) that a record pays; the cost as one use where ties make it larger."""
-    plain = scale_up(spend.per_use, spend.uses) == cost
-    return (spend.per_use, spend.uses) if plain else (cost, 1)
 
 
 @eager
@@ -113,7 +106,7 @@ class Sender:
             self._charge_labels(ids)
         self._features.charge(ids, epsilon, uses=uses, shape=shape)
         self._model._feature_shape = shape
-        self._model._warn_if_unbounded(price, price.per_record())
+        warn_if_unbounded(self._model, price, price.per_record())
 
     def _charge_labels(self, ids: Sequence[Any]) -> None:
         epsilon = math.inf if self._model.labels == "private" else self._model._labels.epsilon

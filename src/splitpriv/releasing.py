@@ -20,6 +20,7 @@ from splitpriv._modes import modes_kept
 from splitpriv.accounting import Price
 from splitpriv.anonymity import in_secret_order, refuse_linked
 from splitpriv.cache import ReleaseCache
+from splitpriv.charges import charge_rows
 from splitpriv.independence import refuse_mixing
 from splitpriv.mechanisms.rounding import scale_up
 from splitpriv.memoised import Sender
@@ -153,7 +154,7 @@ def _charge(model: SplitModel, price: Price, rows: int, ids: list[Any] | None, d
         accounting.charge(math.inf, ids=ids, dataset=dataset)
     # Several rows of one id are several releases of that record.
     times = max(Counter(ids).values()) if ids else 1
-    epsilon = scale_up(model._charge(price, rows, ids, dataset), times)
+    epsilon = scale_up(charge_rows(model, price, rows, ids, dataset), times)
     return math.inf if private_labels else epsilon
 
 

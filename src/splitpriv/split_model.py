@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from splitpriv import _validation as check
-from splitpriv import accounting
 from splitpriv._errors import InvalidParameterError, PrivacyError
 from splitpriv._modes import modes_kept
-from splitpriv._warnings import warn
 from splitpriv.accounting import Price, Spend
 from splitpriv.cache import ReleaseCache
+from splitpriv.charges import charge_call
 from splitpriv.cut import Cut
 from splitpriv.cutting import split
 from splitpriv.independence import one_row_per_record, refuse_batch_statistics, refuse_mixing, refuse_shared_tensors
@@ -23,9 +22,8 @@ from splitpriv.labelling import Labels, spent
 from splitpriv.layers.compilation import eager
 from splitpriv.layers.embedded_labels import EmbeddedLabels
 from splitpriv.layers.label_ldp import LabelLDP
-from splitpriv.mechanisms.rounding import scale_up
-from splitpriv.memoised import as_uses, send_batch
-from splitpriv.release import Release, checks
+from splitpriv.memoised import send_batch
+from splitpriv.release import Release
 from splitpriv.releasing import release_records
 
 RecordIds = Sequence[str | int] | Tensor
@@ -244,7 +242,7 @@ class SplitModel(nn.Module):
             return recalled
         features = self._features(x)
         if len(features):  # an empty batch releases nothing
-            self._charge_call(features, ids, dataset)
+            charge_call(self, features, ids, dataset)
         output: Tensor = self.server(self.cut(features))
         return output
 
@@ -266,53 +264,12 @@ class SplitModel(nn.Module):
 
     # Charging ------------------------------------------------------------------------------
 
-    @eager
-    def _charge_call(self, features: Tensor, ids: RecordIds | None, dataset: str) -> None:
-        listed = None if ids is None else checks.id_list("SplitModel", ids, len(features))
-        shape = tuple(features.shape[1:])
-        self._charge(self._features_price(shape), len(features), listed, dataset)
-        self._feature_shape = shape
-        self._warn_if_looped(listed, dataset)
-        if features.requires_grad:  # joint: from the first gradient on, the edge's weights know the records
-            features.register_hook(lambda gradient: self._learn())  # type: ignore[no-untyped-call]
-
     def _learn(self) -> None:
         self.edge_learned.fill_(True)
         setattr(self.edge, _LEARNED, True)  # goes with the edge, should it be wrapped again
 
     def _has_learned(self) -> bool:
         return bool(self.edge_learned) or getattr(self.edge, _LEARNED, False)
-
-    def _charge(self, price: Price, rows: int, ids: Sequence[str | int] | None, dataset: str) -> float:
-        """Charge for ``rows`` rows before they are drawn; returns what the worst record pays."""
-        cost = price.per_record(rows)
-        learned = self.joint and self._has_learned()
-        if learned:
-            cost = max(cost, scale_up(price.tied, rows))
-        if learned or price.rows != 0:
-            ids = None  # any record that the weights have learned from pays, whatever its id
-        epsilon, uses = as_uses(price.spend, cost)
-        accounting.charge(epsilon, ids=ids, dataset=dataset, uses=uses)
-        self._warn_if_unbounded(price, cost)
-        return cost
-
-    def _warn_if_unbounded(self, price: Price, cost: float) -> None:
-        if math.isinf(cost) and not (self._warned_unbounded or accounting.simulating()):
-            self._warned_unbounded = True
-            warn(f"SplitModel: released with epsilon infinite: {'; '.join(price.notes)}.")
-
-    def _warn_if_looped(self, ids: list[Any] | None, dataset: str) -> None:
-        """Once, at the second call without ids, or where the first id that was seen comes again."""
-        if self.joint or accounting.simulating() or self._first_call == "warned":
-            return
-        if self._first_call is None:
-            self._first_call = (dataset, ids and ids[0])
-        elif ids is None or self._first_call in [(dataset, i) for i in ids]:
-            self._first_call = "warned"
-            warn(
-                "SplitModel: every forward call is a release and its cost adds up. With a frozen edge, use "
-                "model.release(...) once and train the server on it; ids= tells records apart."
-            )
 
     # Release -------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -61,7 +60,7 @@ def choose(
     """The best codebook, and how it was chosen; see :meth:`splitpriv.CodebookLDP.fit`."""
     features = check.features(_OWNER, public_features).detach().float().cpu()
     classes = _classes(labels, len(features))
-    sizes = [int(size)] if isinstance(size, (int, Integral)) else list(size)
+    sizes = list(size) if isinstance(size, Sequence) else [int(size)]
     for number in sizes or [0]:
         check.integer(_OWNER, "size", number, 2, min(1 << 16, len(features)), "At most one per public record.")
     epsilon = check.positive(_OWNER, "epsilon", epsilon)
