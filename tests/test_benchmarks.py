@@ -25,5 +25,13 @@ def test_mechanisms(capsys: pytest.CaptureFixture[str]) -> None:
         assert row in printed
 
 
+def test_accounting(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(BENCHMARKS / "bench_accounting.py"))["main"](["--uses", "1000", "--runs", "1"])
+    printed = capsys.readouterr().out
+    for row in ("1,000 uses at 0.1", "Laplace noise", "calibrated", "shuffled", "upper - lower"):
+        assert row in printed
+
+
 def test_every_benchmark_is_run_here() -> None:
-    assert [path.name for path in sorted(BENCHMARKS.glob("bench_*.py"))] == ["bench_mechanisms.py"]
+    names = [path.name for path in sorted(BENCHMARKS.glob("bench_*.py"))]
+    assert names == ["bench_accounting.py", "bench_mechanisms.py"]

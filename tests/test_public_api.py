@@ -25,6 +25,8 @@ FIXED = [
     *("split", "valid_cuts", "SplitModel", "SplitModel.from_model", "SplitModel.release", "fit"),
     *("Release", "Release.save", "Release.load", "mechanisms.Channel"),
     *("accounting.epsilon_total", "accounting.Ledger", "accounting.Spend", "accounting.simulation"),
+    *("accounting.delta_total", "accounting.compose", "accounting.calibrate", "accounting.Spend.together"),
+    *("accounting.epsilon_shuffled", "accounting.shuffled"),
     *("SplitPrivError", "BudgetExceeded", "PrivacyWarning"),
 ]
 

@@ -189,8 +189,11 @@ class SplitModel(nn.Module):
             PrivacyError: no shape is given, and none has been seen yet.
         """
         found = self.price(shape)
+        if self.labels != "private" and found.rows == 0:
+            return found.spend
         total = math.inf if self.labels == "private" else found.per_record()
-        return Spend(found.spend.per_use, found.spend.uses, total)
+        # Several rows, or labels: not the uses of one mechanism, whatever they add up to.
+        return Spend(found.spend.per_use, found.spend.uses, total, parts=(Spend.of(total, 1),))
 
     # Forward -------------------------------------------------------------------------------
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from splitpriv.mechanisms.rounding import scale_up, show
+from splitpriv.mechanisms import Channel
+from splitpriv.mechanisms.rounding import scale_up, show, sum_up
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,8 @@ class Spend:
         per_use: epsilon of one use of the mechanism (natural log); ``math.inf`` for a defence.
         uses: how often the mechanism is used on the record: its number of elements, or 1.
         per_record: what the record pays, ``per_use * uses`` rounded outward.
+        channel: what each use runs, if known: (epsilon, delta) composition is then tighter.
+        parts: what several mechanisms on the record cost one by one; empty for one mechanism.
 
     Example:
         >>> print(Spend.of(2.0, 32768))
@@ -25,11 +28,26 @@ class Spend:
     per_use: float
     uses: int
     per_record: float
+    channel: Channel | None = field(default=None, compare=False, repr=False)
+    parts: tuple[Spend, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
-    def of(cls, per_use: float, uses: int) -> Spend:
+    def of(cls, per_use: float, uses: int, channel: Channel | None = None) -> Spend:
         """``uses`` independent uses of a mechanism on one record."""
-        return cls(per_use, uses, scale_up(per_use, uses))
+        return cls(per_use, uses, scale_up(per_use, uses), channel)
+
+    @classmethod
+    def together(cls, *spends: Spend) -> Spend:
+        """Several mechanisms on the same record, such as one for its features and one for its label.
+
+        Example:
+            >>> print(Spend.together(Spend.of(0.5, 4), Spend.of(1.0, 1)))
+            ε 0.5 per element × 4 = 2 per record + ε 1 per record = ε 3 per record
+        """
+        if len(spends) == 1:
+            return spends[0]
+        total = sum_up(spend.per_record for spend in spends)
+        return cls(total, 1, total, parts=spends)
 
     @classmethod
     def infinite(cls, uses: int) -> Spend:
@@ -39,6 +57,8 @@ class Spend:
     def __str__(self) -> str:
         if math.isinf(self.per_record):
             return "ε ∞ per record (no mechanism bounds it)"
+        if len(self.parts) > 1:
+            return f"{' + '.join(map(str, self.parts))} = ε {show(self.per_record)} per record"
         if self.uses == 1:
             return f"ε {show(self.per_record)} per record"
         return f"ε {show(self.per_use)} per element × {self.uses:,} = {show(self.per_record)} per record"

@@ -4,6 +4,7 @@ from splitpriv.mechanisms.channel import Cascade, Channel
 from splitpriv.mechanisms.discrete_laplace import DiscreteLaplace
 from splitpriv.mechanisms.randomized_response import RandomizedResponse
 from splitpriv.mechanisms.randomness import SecureSource, SeededSource, Source, make_source
+from splitpriv.mechanisms.worst_pair import WorstPair
 
 __all__ = [
     "Cascade",
@@ -13,5 +14,6 @@ __all__ = [
     "SecureSource",
     "SeededSource",
     "Source",
+    "WorstPair",
     "make_source",
 ]
