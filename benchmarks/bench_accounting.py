@@ -52,9 +52,9 @@ def main(argv: list[str] | None = None) -> None:
             start = time.perf_counter()
             found = case()
             seconds.append(time.perf_counter() - start)
-        print(
-            f"{name:<40}{1000 * statistics.median(seconds):>10.2f}{found.upper:>18,.6g}{found.upper - found.lower:>16.3g}"
-        )
+        milliseconds = 1000 * statistics.median(seconds)
+        open_ = found.upper - found.lower
+        print(f"{name:<40}{milliseconds:>10.2f}{found.upper:>18,.6g}{open_:>16.3g}")
 
 
 if __name__ == "__main__":
