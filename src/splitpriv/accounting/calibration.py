@@ -32,7 +32,7 @@ def calibrate(*, target_epsilon: float, delta: float, uses: int) -> float:
         >>> calibrate(target_epsilon=8.0, delta=0.0, uses=1024)
         0.0078125
         >>> round(calibrate(target_epsilon=8.0, delta=1e-6, uses=1024), 6)
-        0.047706
+        0.04796
     """
     target = check.positive("calibrate", "target_epsilon", target_epsilon)
     checked_delta("calibrate", delta)

@@ -56,7 +56,7 @@ def epsilon_shuffled(*, epsilon0: float, count: int, delta: float) -> float:
 
     Example:
         >>> round(epsilon_shuffled(epsilon0=1.0, count=10_000, delta=1e-6), 3)
-        0.081
+        0.053
     """
     epsilon0 = check.positive("epsilon_shuffled", "epsilon0", epsilon0)
     count = check.integer("epsilon_shuffled", "count", count, 1)
