@@ -82,6 +82,19 @@ def test_ledger(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         assert row in printed
 
 
+def test_accounting(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(BENCHMARKS / "bench_accounting.py"))["main"](["--uses", "1000", "--runs", "1"])
+    printed = capsys.readouterr().out
+    for row in ("1,000 uses at 0.1", "Laplace noise", "calibrated", "shuffled", "upper - lower"):
+        assert row in printed
+
+
 def test_every_benchmark_is_run_here() -> None:
     names = [path.name for path in sorted(BENCHMARKS.glob("bench_*.py"))]
-    assert names == ["bench_cut.py", "bench_ledger.py", "bench_mechanisms.py", "bench_record_level.py"]
+    assert names == [
+        "bench_accounting.py",
+        "bench_cut.py",
+        "bench_ledger.py",
+        "bench_mechanisms.py",
+        "bench_record_level.py",
+    ]

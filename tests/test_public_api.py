@@ -29,6 +29,8 @@ FIXED = [
     *("ReleaseCache", "LedgerFileError", "accounting.Ledger.epsilon_at", "accounting.Ledger.export"),
     *("accounting.epsilon_total", "accounting.Ledger", "accounting.Spend", "accounting.simulation"),
     *("LabelLDP", "SplitModel.local"),
+    *("accounting.delta_total", "accounting.compose", "accounting.calibrate", "accounting.Spend.together"),
+    *("accounting.epsilon_shuffled", "accounting.shuffled"),
     *("SplitPrivError", "BudgetExceeded", "PrivacyWarning"),
 ]
 

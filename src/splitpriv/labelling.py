@@ -69,7 +69,9 @@ class Labels:
         if self.layer is None:
             return price
         own = price.spend
-        spend = replace(own, per_record=sum_up([own.per_record, self.epsilon]), labels=self.epsilon)
+        label = Spend.of(self.epsilon, 1, self.layer.channel())
+        total = sum_up([own.per_record, self.epsilon])
+        spend = replace(own, per_record=total, labels=self.epsilon, parts=(own, label))
         return replace(price, spend=spend, tied=sum_up([price.tied, self.epsilon]))
 
     def check(self, given: Tensor | None, records: int) -> None:
@@ -142,5 +144,5 @@ class Labels:
 
 
 def spent(price: Price, per_record: float) -> Spend:
-    """What a record pays in all, of which its price names the parts."""
-    return replace(price.spend, per_record=per_record)
+    """What a record pays in all, where rows or labels make it more than the uses of mechanisms add up to."""
+    return replace(price.spend, per_record=per_record, parts=(Spend.of(per_record, 1),))

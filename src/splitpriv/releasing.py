@@ -75,8 +75,8 @@ def release_records(
             drawn = _symbols(model, shape, chain([(features, labels)], batches), bar)
             first = next(drawn)  # from here on every layer knows its shape, and says what a record pays
             claims = _claims(model, price, epsilon, labels is not None, anonymous)
-            batches, channel = chain([first], drawn), _channel(model, labels is not None)
-            release = Release.from_batches(batches, values=values, claims=claims, ids=listed, label_channel=channel)
+            sent, channel = chain([first], drawn), _channel(model, labels is not None)
+            release = Release.from_batches(sent, values=values, claims=claims, ids=listed, label_channel=channel)
             return in_secret_order(release) if anonymous else release
 
 
@@ -162,8 +162,6 @@ def _claims(model: SplitModel, price: Price, epsilon: float, labelled: bool, ano
     notes = [*price.notes]
     if labelled and model.labels == "private":
         notes.append("labels travel unprotected")
-    if labelled and model.label_layer is not None:
-        notes.append(f"labels as released by {model.label_layer!r}")
     if model.joint:
         notes.append("the edge was trained jointly: its exported weights would be infinite")
     return Claims(

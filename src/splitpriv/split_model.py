@@ -211,6 +211,8 @@ class SplitModel(nn.Module):
             PrivacyError: no shape is given, and none has been seen yet.
         """
         found = self.price(shape)
+        if self.labels != "private" and found.rows == 0:
+            return found.spend
         return spent(found, math.inf if self.labels == "private" else found.per_record())
 
     # Forward -------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitpriv.accounting import Spend
+from splitpriv.mechanisms import RandomizedResponse
 from splitpriv.mechanisms.rounding import show
 
 
@@ -30,6 +31,26 @@ def test_the_claim_names_both_numbers() -> None:
 )
 def test_labels_are_named_beside_the_features(spend: Spend, line: str) -> None:
     assert str(spend) == line
+
+
+def test_mechanisms_together_on_one_record() -> None:
+    features, label = Spend.of(0.25, 4), Spend.of(0.5, 1)
+    both = Spend.together(features, label)
+    assert both.per_record == 1.5
+    assert Spend.together(Spend.of(0.1, 1), Spend.of(0.2, 1)).per_record == 0.30000000000000004  # outward
+    assert both.parts == (features, label)
+    assert str(both) == "ε 0.25 per element × 4 = 1 per record + ε 0.5 per record = ε 1.5 per record"
+    assert Spend.together(features) is features
+    assert Spend.together().per_record == 0.0
+    assert Spend.together(features, Spend.infinite(1)).per_record == math.inf
+
+
+def test_the_channel_is_carried_along_and_does_not_count_in_comparisons() -> None:
+    bit = RandomizedResponse(epsilon=1.0)
+    spend = Spend.of(bit.epsilon, 5, bit)
+    assert spend.channel is bit
+    assert spend == Spend.of(bit.epsilon, 5)
+    assert "channel" not in repr(spend)
 
 
 def test_it_is_frozen() -> None:

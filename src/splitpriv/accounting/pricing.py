@@ -109,7 +109,7 @@ def _cheapest(layers: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> Spend
             cascade = channel
         else:
             cascade = _joined(cascade, _bridge(layers[position - 1], layer, cascade), channel)
-            product = Spend.of(cascade.epsilon, math.prod(shapes[position]))
+            product = Spend.of(cascade.epsilon, math.prod(shapes[position]), cascade)
             if product.per_record < best.per_record:
                 best = product
     return best

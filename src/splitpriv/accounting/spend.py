@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from splitpriv.mechanisms import Channel
 from splitpriv.mechanisms.rounding import scale_up, show, sum_up
 
 
@@ -18,6 +19,8 @@ class Spend:
         per_record: what the record pays, ``per_use * uses`` rounded outward, plus ``labels``.
         labels: the part of ``per_record`` that goes to the record's label; 0 where none travels, or a
             public one.
+        channel: what each use runs, if known: (epsilon, delta) composition is then tighter.
+        parts: what several mechanisms on the record cost one by one; empty for one mechanism.
 
     Example:
         >>> print(Spend.of(2.0, 32768))
@@ -28,11 +31,26 @@ class Spend:
     uses: int
     per_record: float
     labels: float = 0.0
+    channel: Channel | None = field(default=None, compare=False, repr=False)
+    parts: tuple[Spend, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
-    def of(cls, per_use: float, uses: int) -> Spend:
+    def of(cls, per_use: float, uses: int, channel: Channel | None = None) -> Spend:
         """``uses`` independent uses of a mechanism on one record."""
-        return cls(per_use, uses, scale_up(per_use, uses))
+        return cls(per_use, uses, scale_up(per_use, uses), channel=channel)
+
+    @classmethod
+    def together(cls, *spends: Spend) -> Spend:
+        """Several mechanisms on the same record, such as one for its features and one for its label.
+
+        Example:
+            >>> print(Spend.together(Spend.of(0.5, 4), Spend.of(1.0, 1)))
+            ε 0.5 per element × 4 = 2 per record + ε 1 per record = ε 3 per record
+        """
+        if len(spends) == 1:
+            return spends[0]
+        total = sum_up(spend.per_record for spend in spends)
+        return cls(total, 1, total, parts=spends)
 
     @classmethod
     def infinite(cls, uses: int) -> Spend:
@@ -44,6 +62,8 @@ class Spend:
             return "ε ∞ per record (no mechanism bounds it)"
         if self.labels:
             return self._with_labels()
+        if len(self.parts) > 1:
+            return f"{' + '.join(map(str, self.parts))} = ε {show(self.per_record)} per record"
         if self.uses == 1:
             return f"ε {show(self.per_record)} per record"
         return f"ε {show(self.per_use)} per element × {self.uses:,} = {show(self.per_record)} per record"

@@ -92,7 +92,8 @@ class ElementwiseLDP(nn.Module):
             ShapeError: ``shape`` is not a sequence of positive ints.
         """
         known = self._known_shape(shape, needed=True)
-        return Spend.of(self.channel(known).epsilon, math.prod(known))
+        channel = self.channel(known)
+        return Spend.of(channel.epsilon, math.prod(known), channel)
 
     def channel(self, shape: Sequence[int]) -> Channel:
         """The channel that each element of a record of this feature shape passes through."""

@@ -82,7 +82,7 @@ class RecordwiseLDP(nn.Module):
         """
         if shape is not None:
             self.output_shape(check.feature_shape(type(self).__name__, shape))
-        return Spend.of(self.epsilon, 1)
+        return Spend.of(self.epsilon, 1, getattr(self, "mechanism", None))
 
     # Release ---------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from splitpriv.mechanisms.endless_codebook import EndlessCodebook
 from splitpriv.mechanisms.k_closest import KClosest
 from splitpriv.mechanisms.randomized_response import RandomizedResponse
 from splitpriv.mechanisms.randomness import SecureSource, SeededSource, Source, make_source
+from splitpriv.mechanisms.worst_pair import WorstPair
 
 __all__ = [
     "Cascade",
@@ -17,5 +18,6 @@ __all__ = [
     "SecureSource",
     "SeededSource",
     "Source",
+    "WorstPair",
     "make_source",
 ]

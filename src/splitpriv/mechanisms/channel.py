@@ -19,6 +19,7 @@ from splitpriv._validation import message
 from splitpriv.mechanisms.blocks import Scratch, in_blocks
 from splitpriv.mechanisms.randomness import Source, words
 from splitpriv.mechanisms.rounding import log_up, show
+from splitpriv.mechanisms.worst_pair import WorstPair
 
 MAX_ENTRIES = 1 << 20
 """Tables above this many entries are not written out."""
@@ -122,6 +123,13 @@ class Channel:
     def epsilon(self) -> float:
         """The privacy loss of one symbol (natural log), never below the exact one; may be inf."""
         return log_up(self.epsilon_ratio)
+
+    def worst_pair(self) -> WorstPair | None:
+        """Two rows that bound all others at every epsilon; None: unknown, compare all rows.
+
+        A family that knows its own says so here, and spares (epsilon, delta) accounting the search.
+        """
+        return None
 
     def cascade(self, other: Channel) -> Channel:
         """The channel that feeds this one's output symbols to ``other``, one to one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -20,6 +21,7 @@ from splitpriv.mechanisms.channel import Channel, log_ratio, worst_ratio
 from splitpriv.mechanisms.inverse import InverseTable
 from splitpriv.mechanisms.randomness import Source
 from splitpriv.mechanisms.rounding import exp_decimal, log_up, precise, show
+from splitpriv.mechanisms.worst_pair import WorstPair
 
 MAX_OUTPUTS = 4096
 MAX_LEVELS = 257
@@ -104,13 +106,26 @@ class DiscreteLaplace(Channel):
         """Relative change of the noise variance by clamping, at the input where it is largest."""
         return _variance_change(self.asked / (2 * self.half), self.reach - self.half, 2 * self.half)
 
+    def worst_pair(self) -> WorstPair | None:
+        """The two ends of the grid, with the stretch that covers the rounding of the weights.
+
+        Unrounded geometric noise is log-concave, and clamping keeps its likelihood ratios monotone. The
+        best test of x < x' is then "y <= t"; its two error probabilities are the tails of x and of x',
+        and at every t those are furthest apart for the two ends. If each integer is within a factor
+        1 +- η of such a family, the curves of both differ by ln((1+η)/(1-η)) in loss and in mass.
+        """
+        stretch = _stretch(self._tails, self._weights, self.half, self.reach)
+        if stretch is None:
+            return None
+        return WorstPair.of(self._row(-self.half), self._row(self.half), stretch)
+
     def _table(self) -> list[list[int]]:
+        return [self._row(x) for x in range(-self.half, self.half + 1)]
+
+    def _row(self, x: int) -> list[int]:
         weights, reach = self._weights, self.reach
-        rows = []
-        for x in range(-self.half, self.half + 1):
-            inside = [weights[abs(y - x)] for y in range(1 - reach, reach)]
-            rows.append([self._tails[x + reach], *inside, self._tails[reach - x]])
-        return rows
+        inside = [weights[abs(y - x)] for y in range(1 - reach, reach)]
+        return [self._tails[x + reach], *inside, self._tails[reach - x]]
 
     @cached_property
     def kernel(self) -> InverseTable:
@@ -254,3 +269,22 @@ def _grid_ratio(tails: list[int], weights: list[int], half: int, reach: int) -> 
         window = [weights[near], weights[far]] if falling else weights[near : far + 1]
         columns.append((max(window), min(window)))
     return worst_ratio(columns)
+
+
+def _stretch(tails: list[int], weights: list[int], half: int, reach: int) -> float | None:
+    """ln((1+η)/(1-η)), rounded up, η the largest relative distance from unrounded geometric noise.
+
+    None where the weights are too coarse for that to be a useful bound.
+    """
+    context = precise()
+    decay = context.divide(tails[2], tails[1])
+    ideal_tail = context.divide(tails[1], decay)  # of noise >= 0, if it were geometric there too
+    farthest = Decimal(0)
+    for n in range(reach + half + 1):
+        used = [(weights[n], context.multiply(ideal_tail, 1 - decay))] if n < reach + half else []
+        if n >= reach - half:
+            used.append((tails[n], ideal_tail))
+        for integer, ideal in used:
+            farthest = max(farthest, abs(context.divide(integer, ideal) - 1))
+        ideal_tail = context.multiply(ideal_tail, decay)
+    return None if farthest > Decimal("0.001") else 2.01 * float(farthest) + 1e-60

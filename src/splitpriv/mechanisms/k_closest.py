@@ -18,6 +18,7 @@ from splitpriv._validation import choice, integer, message, positive
 from splitpriv.mechanisms.channel import MAX_ENTRIES, Channel, log_ratio
 from splitpriv.mechanisms.randomness import Source
 from splitpriv.mechanisms.rounding import exp_decimal, log_up, precise, show
+from splitpriv.mechanisms.worst_pair import WorstPair
 
 MAX_SIZE = 1 << 24
 _BLOCK = 1 << 20  # entries of close sets per step
@@ -107,6 +108,10 @@ class KClosest(Channel):
                 row[symbol] = self.near
             rows.append(row)
         return rows
+
+    def worst_pair(self) -> WorstPair:
+        """Those of :meth:`dominating_rows`."""
+        return WorstPair.of(*self.dominating_rows())
 
     def dominating_rows(self) -> tuple[list[int], list[int]]:
         """Two rows of integers, each of sum ``total``, that no pair of inputs exceeds in any composition.

@@ -16,6 +16,7 @@ from splitpriv.mechanisms.blocks import Scratch
 from splitpriv.mechanisms.channel import Channel
 from splitpriv.mechanisms.randomness import Source
 from splitpriv.mechanisms.rounding import exp_decimal, log_up, precise
+from splitpriv.mechanisms.worst_pair import WorstPair
 
 
 class RandomizedResponse(Channel):
@@ -66,6 +67,11 @@ class RandomizedResponse(Channel):
     def _table(self) -> list[list[int]]:
         keep = self.total - self.flips
         return [[keep, self.flips], [self.flips, keep]]
+
+    def worst_pair(self) -> WorstPair:
+        """The two rows that there are; each order gives the same curve."""
+        first, second = self._table()
+        return WorstPair.of(first, second)
 
     @property
     def flip_probability(self) -> Fraction:
