@@ -143,13 +143,13 @@ class LooksAtNeighbour(RandomResponseLDP):
         return super().encode(features - 0.9 * features.roll(1, 0))
 
 
-@response("batch_independence")
+@response("batch_independence", "ldp")
 class CentresTheBatch(RandomResponseLDP):
     """As a BatchNorm in training mode does; a single record is left alone, and so are copies."""
 
     def encode(self, features: Tensor) -> Tensor:
-        centre = features.mean(0) if len(features) > 1 else 0
-        return super().encode(torch.where((features == features[0]).all(), features, features - centre))
+        centre = features.mean(0)
+        return super().encode(features if (features == features[:1]).all() else features - centre)
 
 
 # Epsilon -------------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ class OutsideAlphabet(NoTable):
         return super().log_prob(symbols - 1, features)
 
 
-@response("decode")
+@response("decode", "gradient", "packing")
 class DecodeLooksBack(RandomResponseLDP):
     seen = 0.0
 

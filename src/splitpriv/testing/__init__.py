@@ -37,11 +37,10 @@ from splitpriv.testing.checks_values import (
     check_state_dict,
 )
 from splitpriv.testing.ldp import assert_ldp
-from splitpriv.testing.parametrize import CHECKS, check_ldp, parametrize_with_checks
+from splitpriv.testing.parametrize import check_ldp, parametrize_with_checks
 from splitpriv.testing.result import LDPResult
 
 __all__ = [
-    "CHECKS",
     "LDPResult",
     "assert_ldp",
     "check_batch_independence",

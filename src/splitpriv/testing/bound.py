@@ -67,7 +67,8 @@ def bound(
     """
     tried = records(layer, example)[:_RECORDS]
     elements = max(1, layer.encode(tried[0][None])[0].numel())
-    each = max(256, draws // (2 * len(tried) * elements))
+    # A few symbols of a long record are looked at, and its others are drawn in vain: eight times as many at most.
+    each = max(256, min(draws // min(elements, _POSITIONS), 8 * draws // elements) // (2 * len(tried)))
     log_ratios = _log_ratios(layer, tried) if whole else []
     names: list[str] = []
     halves: list[list[Array]] = []
@@ -79,7 +80,7 @@ def bound(
             half.append(columns)
         halves.append(half)
     chosen = _choose(names, halves[0])
-    best = Bound(0.0, 2 * each * len(tried) * elements, "none")
+    best = Bound(0.0, 2 * each * len(tried), "none")
     level = alpha / (2 * max(1, len(chosen)))
     for event in chosen:
         likely, other = event.hits(halves[1])

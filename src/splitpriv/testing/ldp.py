@@ -125,7 +125,7 @@ def _from_draws(
     if found.epsilon > claim:
         raise AssertionError(
             f"assert_ldp: one use must cost at most the epsilon claimed, {show(claim)}, got at least "
-            f"{found.epsilon:.4g} (error probability {alpha:g}), by {found.event} over {found.draws:,} draws."
+            f"{found.epsilon:.4g} (error probability {alpha:g}), by {found.event} over {found.draws:,} releases."
         )
     own = "" if injected else " from its own source (it keeps none where a test could replace it)"
-    return LDPResult("statistical", claim, found.epsilon, alpha, f"{found.draws:,} draws{own}")
+    return LDPResult("statistical", claim, found.epsilon, alpha, f"{found.draws:,} releases{own}")
