@@ -27,7 +27,8 @@ def test_a_wheel_in_an_empty_environment_runs_the_readme_example(tmp_path: Path)
     (wheel,) = tmp_path.glob("splitpriv-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "splitpriv/py.typed" in names
-    assert all(name.startswith("splitpriv") for name in names)  # no tests, no examples
+    assert all(name.startswith("splitpriv") for name in names)  # no examples, and no tests but those of users
+    assert [name for name in names if "/test_" in name] == ["splitpriv/testing/test_shipped.py"]
     assert any(name.endswith("licenses/LICENSE") for name in names)
     venv.create(tmp_path / "empty", with_pip=True)
     python = tmp_path / "empty" / ("Scripts" if os.name == "nt" else "bin") / "python"

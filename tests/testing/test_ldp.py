@@ -15,7 +15,9 @@ from torch import Tensor
 
 from own_layer import LargestElement
 from splitpriv import InvalidParameterError, LaplaceLDP, RandomResponseLDP, ReluSanitizer
+from splitpriv.accounting import Spend
 from splitpriv.mechanisms import Channel, RandomizedResponse
+from splitpriv.release import pack
 from splitpriv.testing import LDPResult, assert_ldp
 from splitpriv.testing.statistics import association_p, difference_p, law_p, lower_bound, upper_bound
 from splitpriv.testing.tables import exceeds, worst_pair
@@ -77,6 +79,37 @@ def test_small_faults_in_any_entry_are_noticed(share: float) -> None:
     for row in (0, 1):
         with pytest.raises(AssertionError, match=f"got symbol . in .* draws at input {row}"):
             assert_ldp(Drawn(declared, tilted(declared, row, 0, share)), EXAMPLE)
+
+
+def test_what_packs_is_driven_too() -> None:
+    class Packs(RandomResponseLDP):
+        kept = 1.0
+
+        def encode_packed(self, features: Tensor) -> Tensor:
+            keep = torch.rand(features.shape, generator=torch.Generator().manual_seed(0)) < self.kept
+            return pack(torch.where(keep, self.encode(features), self.quantize(features)), 1)
+
+    layer = Packs(epsilon=1.0)
+    assert "again from encode_packed" in assert_ldp(layer, EXAMPLE).driven
+    layer.kept = 0.95
+    with pytest.raises(AssertionError, match="assert_ldp: encode_packed must follow the table"):
+        assert_ldp(layer, EXAMPLE)
+
+
+def test_a_large_alphabet_without_order_or_table_is_bounded_by_its_likeliest_symbols() -> None:
+    class Untabled(LargestElement):
+        channel = None
+
+        def spend(self, shape: object = None) -> Spend:
+            return Spend.of(super().spend().per_use * share, 1)
+
+    features, share = torch.eye(64)[[5, 40, 17]] + 0.0, 1.0
+    result = assert_ldp(Untabled(epsilon=3.0, elements=64), features)
+    assert result.method == "statistical"
+    assert 2.0 <= result.found <= 3.0
+    share = 0.5
+    with pytest.raises(AssertionError, match=r"claimed, 1\.5, got at least 2\.\d+ "):
+        assert_ldp(Untabled(epsilon=3.0, elements=64), features)
 
 
 def test_a_bare_lower_bound_comes_close_and_never_passes_the_truth() -> None:

@@ -150,5 +150,8 @@ def _intervals(one: Array, other: Array) -> list[tuple[float, float]]:
     points = np.unique(together)
     if len(points) <= 16:
         cuts = points
+    else:  # and the likeliest, where the alphabet has no order
+        seen, counts = np.unique(one, return_counts=True)
+        points = seen[np.argsort(-counts)[:16]]
     rays = [(-math.inf, float(c)) for c in cuts] + [(float(c), math.inf) for c in cuts]
-    return rays + [(float(c), float(c)) for c in cuts[:16]]
+    return rays + [(float(p), float(p)) for p in points]

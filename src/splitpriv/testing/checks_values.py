@@ -252,13 +252,14 @@ def check_log_prob(layer: Any, example: Tensor) -> None:
     channel = layer.channel(tuple(example.shape[1:])) if callable(getattr(layer, "channel", None)) else None
     if not claims_epsilon(layer, example) or channel is None or found.shape != symbols.shape or channel.outputs > 4096:
         return
-    sums = []
+    sums, step = [], max(1, (1 << 20) // max(symbols[0].numel(), example[0].numel()))
     for record in records(layer, example)[:6]:
-        batch = record[None].double()
-        total = torch.zeros(symbols[:1].shape, dtype=torch.float64, device=symbols.device)
-        for symbol in range(channel.outputs):
-            total += layer.log_prob(torch.full_like(symbols[:1], symbol), batch).detach().double().exp()
-        sums.append(total)
+        total = torch.zeros(symbols[0].shape, dtype=torch.float64, device=symbols.device)
+        for start in range(0, channel.outputs, step):
+            part = torch.arange(start, min(start + step, channel.outputs), device=symbols.device).to(symbols.dtype)
+            every = part.reshape(-1, *[1] * (symbols.ndim - 1)).expand(-1, *symbols.shape[1:]).contiguous()
+            total += layer.log_prob(every, copies(record.double(), len(part))).detach().double().exp().sum(0)
+        sums.append(total.reshape(-1))
     least, most = (float(v) for v in torch.aminmax(torch.cat(sums)))
     nearest = float((torch.cat(sums) - 1).abs().min())
     if most > 1 + 1e-4 or nearest > 1e-4:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from splitpriv.release import unpack
+from splitpriv.release.packing import bits_for
 from splitpriv.testing.inputs import copies, input_symbols, records, values_by_input
 from splitpriv.testing.sources import Played, PlayedWords, playing
 from splitpriv.testing.statistics import Array, law_p
@@ -35,7 +37,9 @@ class Drive:
         self, layer: Any, example: Tensor, table: Table, worst: tuple[int, int], draws: int, alpha: float, seed: int
     ) -> None:
         self.layer, self.example, self.table, self.worst = layer, example, table, worst
-        self.draws, self.alpha, self.seed = draws, alpha, seed
+        packs = callable(getattr(layer, "encode_packed", None))
+        self.draws, self.alpha, self.seed = draws, alpha / 2 if packs else alpha, seed
+        self._packed = False
         self.shape = tuple(example.shape[1:])
         self.inputs, self.outputs, total = len(table), len(table[0]), sum(table[0])
         self.power_of_two = total & (total - 1) == 0
@@ -52,19 +56,32 @@ class Drive:
             values = values_by_input(self.layer, self.example, self.inputs, self.symbol_shape)
             drawn = self._by_input(values) if values else self._by_record()
             known = f"{len(values)} of {self.inputs}" if values else f"some of {self.inputs}"
-        said = f"{drawn:,} draws at {known} inputs"
+            said = f"{drawn:,} draws at {known} inputs"
+            if callable(getattr(self.layer, "encode_packed", None)):  # what a release calls instead
+                self._packed = True
+                drawn = self._by_input(values) if values else self._by_record()
+                self._packed = False
+                said += f", {drawn:,} of them again from encode_packed"
         if not injected:
             return f"{said} from its own source (it keeps none where a test could replace it)"
         if values and self.power_of_two and (rows := self._enumerate(values)):
             said = f"every 16-bit word at {rows} of {self.inputs} inputs and {said}"
         return said
 
+    @property
+    def _name(self) -> str:
+        return "encode_packed" if self._packed else "encode"
+
     def _encode(self, features: Tensor) -> Tensor:
-        symbols: Tensor = self.layer.encode(features).cpu().long()
+        if self._packed:
+            packed = self.layer.encode_packed(features).cpu()
+            symbols: Tensor = unpack(packed, bits_for(max(2, self.outputs)), self.symbol_shape).long()
+        else:
+            symbols = self.layer.encode(features).cpu().long()
         low, high = (int(v) for v in torch.aminmax(symbols))
         if low < 0 or high >= self.outputs:
             raise AssertionError(
-                f"assert_ldp: encode must give symbols in [0, {self.outputs}), the columns of its table, "
+                f"assert_ldp: {self._name} must give symbols in [0, {self.outputs}), the columns of its table, "
                 f"got values in [{low}, {high}]."
             )
         return symbols
@@ -109,7 +126,7 @@ class Drive:
         error = np.abs(counts - draws * law) / np.sqrt(draws * law * (1 - law) + 1e-9)
         symbol = int(error.argmax())
         raise AssertionError(
-            f"assert_ldp: encode must follow the table that the layer declares, got symbol {symbol} in "
+            f"assert_ldp: {self._name} must follow the table that the layer declares, got symbol {symbol} in "
             f"{counts[symbol]:,} of {draws:,} draws at input {row}, where {draws * law[symbol]:,.1f} are expected. "
             "Draw with the channel that is declared, or declare the one that is drawn with."
         )

@@ -42,6 +42,8 @@ def assert_ldp(
       result says so. Counts that do not agree prove nothing, since another sampler may read another way; there the
       draws decide.
 
+    ``encode_packed``, where a layer has it, is driven with random bytes too: it is what a release calls.
+
     *Elsewhere*, and for what the table does not cover (several symbols, but one use), draws give a lower bound
     on epsilon: Clopper-Pearson at events that are chosen on the first half of the draws and tested on the second,
     Bonferroni over those tested.
