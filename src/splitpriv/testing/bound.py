@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,14 +68,14 @@ def bound(
     elements = max(1, layer.encode(tried[0][None])[0].numel())
     # A few symbols of a long record are looked at, and its others are drawn in vain: eight times as many at most.
     each = max(256, min(draws // min(elements, _POSITIONS), 8 * draws // elements) // (2 * len(tried)))
-    log_ratios = _log_ratios(layer, tried) if whole else []
+    each = min(each, 1 << 15) if whole else each  # log-likelihoods take their time
     names: list[str] = []
     halves: list[list[Array]] = []
     for _ in range(2):
         half = []
         for record in tried:
             symbols = layer.encode(copies(record, each))
-            names, columns = _statistics(layer, symbols, log_ratios)
+            names, columns = _statistics(layer, symbols, tried if whole else [])
             half.append(columns)
         halves.append(half)
     chosen = _choose(names, halves[0])
@@ -90,17 +89,25 @@ def bound(
     return best
 
 
-def _statistics(
-    layer: Any, symbols: Tensor, log_ratios: list[tuple[str, Callable[[Tensor], Tensor]]]
-) -> tuple[list[str], Array]:  # shape: (draws, statistics)
-    """Numbers that are read off each release."""
+def _statistics(layer: Any, symbols: Tensor, likely: list[Tensor]) -> tuple[list[str], Array]:
+    """Numbers that are read off each release; of the layer's log-likelihoods for the records ``likely`` the ratios.
+
+    Returns:
+        Their names, and the numbers. # shape: (draws, statistics)
+    """
     flat = symbols.reshape(len(symbols), -1)[:, :_POSITIONS].double().cpu().numpy()
     decoded = layer.decode(symbols).detach()
     values = decoded.reshape(len(symbols), -1)[:, :_POSITIONS].double().cpu().numpy()
     parts = {"symbol": flat, "value": values, "grid of value": _grid(values)}
     names = [f"{name} {i}" for name, part in parts.items() for i in range(part.shape[1])]
-    scores = [ratio(symbols)[:, None].double().cpu().numpy() for _, ratio in log_ratios]
-    return names + [name for name, _ in log_ratios], np.concatenate([*parts.values(), *scores], axis=1)
+    columns = list(parts.values())
+    with torch.no_grad():
+        logs = [layer.log_prob(symbols, copies(record, len(symbols))) for record in likely]
+    whole = [log.reshape(len(symbols), -1).double().sum(1).cpu().numpy() for log in logs]
+    for i, j in itertools.combinations(range(len(likely)), 2):
+        names.append(f"log-likelihood ratio of records {i} and {j}")
+        columns.append(np.nan_to_num(whole[i] - whole[j])[:, None])
+    return names, np.concatenate(columns, axis=1)
 
 
 def _grid(values: Array) -> Array:
@@ -112,46 +119,37 @@ def _grid(values: Array) -> Array:
     return grid
 
 
-def _log_ratios(layer: Any, tried: list[Tensor]) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
-    """The layer's own log-likelihood ratios of whole records, for each pair: a score, right or wrong."""
-
-    def ratio(one: Tensor, other: Tensor) -> Callable[[Tensor], Tensor]:
-        def score(symbols: Tensor) -> Tensor:
-            with torch.no_grad():
-                parts = [layer.log_prob(symbols, copies(record, len(symbols))) for record in (one, other)]
-            difference: Tensor = (parts[0] - parts[1]).reshape(len(symbols), -1).sum(1)
-            return difference.nan_to_num()
-
-        return score
-
-    pairs = itertools.combinations(range(len(tried)), 2)
-    return [(f"log-likelihood ratio of records {i} and {j}", ratio(tried[i], tried[j])) for i, j in pairs]
-
-
 def _choose(names: list[str], half: list[Array]) -> list[_Event]:
     """The events with the largest cautious ratio in the first half."""
     scored = []
-    for pair in itertools.permutations(range(len(half)), 2):
-        for statistic, name in enumerate(names):
-            one, other = (half[side][:, statistic] for side in pair)
-            for low, high in _intervals(one, other):
-                event = _Event(name, pair, statistic, low, high)
-                likely, unlikely = event.hits(half)
-                # Smoothed, so that an event that never happened for the other record does not always win.
-                scored.append((math.log((max(likely - 3 * math.sqrt(likely), 0.5)) / (unlikely + 8)), event))
-    scored.sort(key=lambda pair: -pair[0])
+    sorted_half = [np.sort(columns, axis=0) for columns in half]  # so that counting takes two look-ups
+    for statistic, name in enumerate(names):
+        cuts = _cuts([columns[:, statistic] for columns in half])
+        lows, highs = cuts[:, 0], cuts[:, 1]
+        hits = [
+            np.searchsorted(column, highs, side="right") - np.searchsorted(column, lows, side="left")
+            for column in (columns[:, statistic] for columns in sorted_half)
+        ]
+        for pair in itertools.permutations(range(len(half)), 2):
+            likely, unlikely = hits[pair[0]], hits[pair[1]]
+            # Smoothed, so that an event that never happened for the other record does not always win.
+            scores = np.log(np.maximum(likely - 3 * np.sqrt(likely), 0.5) / (unlikely + 8))
+            for place in np.argsort(-scores)[:_KEPT]:
+                low, high = float(lows[place]), float(highs[place])
+                scored.append((float(scores[place]), _Event(name, pair, statistic, low, high)))
+    scored.sort(key=lambda case: -case[0])
     return [event for _, event in scored[:_KEPT]]
 
 
-def _intervals(one: Array, other: Array) -> list[tuple[float, float]]:
-    """Rays and points of one statistic that are more likely for the one record than for the other."""
-    together = np.concatenate([one[:4096], other[:4096]])
-    cuts = np.unique(np.quantile(together, np.linspace(0.01, 0.99, 15), method="nearest"))
+def _cuts(columns: list[Array]) -> Array:  # shape: (intervals, 2)
+    """Rays and points of one statistic: at quantiles, and at what is likeliest for each record."""
+    some = [column[:4096] for column in columns]
+    together = np.concatenate(some)
     points = np.unique(together)
-    if len(points) <= 16:
-        cuts = points
-    else:  # and the likeliest, where the alphabet has no order
-        seen, counts = np.unique(one, return_counts=True)
-        points = seen[np.argsort(-counts)[:16]]
-    rays = [(-math.inf, float(c)) for c in cuts] + [(float(c), math.inf) for c in cuts]
-    return rays + [(float(p), float(p)) for p in points]
+    rays = points if len(points) <= 16 else np.quantile(together, np.linspace(0.01, 0.99, 31), method="nearest")
+    if len(points) > 16:  # an alphabet may have no order
+        counted = [np.unique(column, return_counts=True) for column in some]
+        points = np.unique(np.concatenate([seen[np.argsort(-counts)[:8]] for seen, counts in counted]))
+    below = [(-math.inf, cut) for cut in rays]
+    above = [(cut, math.inf) for cut in rays]
+    return np.array(below + above + [(point, point) for point in points])
