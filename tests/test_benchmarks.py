@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -89,12 +90,32 @@ def test_accounting(capsys: pytest.CaptureFixture[str]) -> None:
         assert row in printed
 
 
+def test_layer(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["splitpriv:RandomResponseLDP", "--option", "epsilon=2.0", "--shape", "4", "4", "--records", "5"]
+    runpy.run_path(str(BENCHMARKS / "bench_layer.py"))["main"]([*arguments, "--runs", "1"])
+    printed = capsys.readouterr().out
+    for part in ("RandomResponseLDP(ε 2 per element × 16 = 32 per record", "encode", "pack", "decode"):
+        assert part in printed
+
+
 def test_every_benchmark_is_run_here() -> None:
-    names = [path.name for path in sorted(BENCHMARKS.glob("bench_*.py"))]
-    assert names == [
-        "bench_accounting.py",
-        "bench_cut.py",
-        "bench_ledger.py",
-        "bench_mechanisms.py",
-        "bench_record_level.py",
-    ]
+    run_here = ("accounting", "cut", "layer", "ledger", "mechanisms", "record_level")
+    assert [path.name for path in sorted(BENCHMARKS.glob("bench_*.py"))] == [f"bench_{name}.py" for name in run_here]
+
+
+def test_record_level(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import bench_record_level
+    import scenarios
+
+    generator = torch.Generator().manual_seed(0)
+
+    def part(records: int, classes: range) -> scenarios.Part:
+        y = torch.tensor(list(classes))[torch.arange(records) % len(classes)]
+        return scenarios.Part(torch.randn(records, 6, generator=generator) + y[:, None], y)
+
+    sets = part(300, range(3)), part(60, range(2)), part(40, range(2))
+    monkeypatch.setattr(scenarios, "load", lambda *_, **__: scenarios.Scenario("made up", 2, *sets, False))
+    bench_record_level.main(["--epsilons", "4", "--seeds", "1", "--dim", "4"])
+    printed = capsys.readouterr().out
+    for text in ("public data only 50.0 %", "label embedded", "decision sent", "L1 Laplace + LabelLDP", "ε 4", " %)"):
+        assert text in printed

@@ -7,12 +7,9 @@ page by itself. Blocks of code in pages that nobody runs are refused.
 from __future__ import annotations
 
 import ast
-import copy
 import doctest
 import importlib
 import inspect
-import math
-import pickle
 import pkgutil
 import re
 import subprocess
@@ -174,45 +171,6 @@ def test_the_readme_example_runs(tmp_path: Path, monkeypatch: Any) -> None:
         pytest.skip("README.md has no python example yet")
     monkeypatch.chdir(tmp_path)
     exec(compile(blocks[0], "README.md", "exec"), {"__name__": "__main__"})
-
-
-@pytest.fixture
-def own_layer(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(DOCS / "guide"))
-    return importlib.import_module("largest_element").LargestElement
-
-
-@pytest.mark.parametrize("epsilon", [0.01, 0.5, 2.0, 8.0, 20.0])
-@pytest.mark.parametrize("elements", [2, 3, 10, 200])
-def test_the_layer_of_the_guide_meets_the_epsilon_asked(own_layer: Any, epsilon: float, elements: int) -> None:
-    channel = own_layer(epsilon=epsilon, elements=elements).channel((elements,))
-    worst = max(max(column) / min(column) for column in zip(*channel.table(), strict=True))
-    assert math.log(worst) <= channel.epsilon * (1 + 1e-12)
-    assert epsilon * (1 - 1e-3) <= channel.epsilon <= epsilon
-
-
-def test_the_layer_of_the_guide_is_a_layer_like_the_others(own_layer: Any) -> None:
-    layer = own_layer(epsilon=8.0, elements=4, generator=0)
-    features = torch.eye(4, dtype=torch.float64).repeat(500, 1).requires_grad_()
-    released = layer(features)
-    assert (released.dtype, released.shape) == (torch.float64, features.shape)
-    # Each of 2,000 draws keeps the position with probability > 0.998: fewer than 1,900 has one below 1e-80.
-    assert int((released.argmax(1) == features.argmax(1)).sum()) >= 1900
-    model = sp.SplitModel(torch.nn.Identity(), torch.nn.Identity(), layer, joint=True)
-    model(features).backward(torch.ones_like(released) * 3)
-    assert torch.equal(features.grad, torch.full_like(features, 3.0))
-    symbols = layer.eval().encode(features)
-    assert torch.equal(layer.decode(symbols).argmax(1), symbols.long())
-    exact = layer.channel((4,)).log_prob(symbols, features.detach().argmax(1))
-    assert torch.allclose(layer.log_prob(symbols, features, temperature=0.01), exact)
-    secure = own_layer(epsilon=8.0, elements=4)
-    assert (layer.secure, secure.secure) == (False, True)
-    assert repr(pickle.loads(pickle.dumps(secure))) == repr(copy.deepcopy(secure)) == repr(secure)
-    for wrong, error in ((features[:, :3], sp.ShapeError), (features / 0, sp.NonFiniteError)):
-        with pytest.raises(error, match="LargestElement: features must be"):
-            layer.encode(wrong)
-    with pytest.raises(sp.InvalidParameterError, match="LargestElement: epsilon must be finite and > 0"):
-        own_layer(epsilon=0.0, elements=2)
 
 
 # Docstrings -----------------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("cutting", "releasing"),
     ),
     "training": (*BASE, "_modes", "mechanisms", "release"),
+    "testing": (*BASE, "mechanisms", "accounting", "layers", "release", "split_model"),
 }
 # Imports for the type checker alone, which never run: (module, what it may name).
 FOR_TYPES = {
@@ -178,7 +179,15 @@ def test_only_declared_dependencies_are_imported() -> None:
     block = re.search(r"^dependencies = \[(.*?)\]", text, re.DOTALL | re.MULTILINE)
     assert block is not None
     declared = {name.replace("-", "_") for name in re.findall(r'"([\w-]+)', block[1])}
-    assert foreign(SRC) <= declared
+    extra = re.search(r"^testing = \[(.*?)\]", text, re.MULTILINE)
+    assert extra is not None
+    tools = set(re.findall(r'"([\w-]+)', extra[1]))
+    assert foreign(SRC) <= declared | tools
+    # The tools of the extra in the one room that users import for them.
+    users = {
+        name.partition(".")[0] for name, path, package in modules(SRC) for t, _ in imports(path, package) if t in tools
+    }
+    assert users == {"testing"}
 
 
 def test_mechanisms_know_of_no_modules_of_a_network() -> None:

@@ -27,7 +27,8 @@ def test_a_wheel_in_an_empty_environment_runs_the_readme_example(tmp_path: Path)
     (wheel,) = tmp_path.glob("splitpriv-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "splitpriv/py.typed" in names
-    assert all(name.startswith("splitpriv") for name in names)  # no tests, no examples
+    assert all(name.startswith("splitpriv") for name in names)  # no examples, and no tests but those of users
+    assert [name for name in names if "/test_" in name] == ["splitpriv/testing/test_shipped.py"]
     assert any(name.endswith("licenses/LICENSE") for name in names)
     venv.create(tmp_path / "empty", with_pip=True)
     python = tmp_path / "empty" / ("Scripts" if os.name == "nt" else "bin") / "python"
@@ -39,3 +40,8 @@ def test_a_wheel_in_an_empty_environment_runs_the_readme_example(tmp_path: Path)
     (example, *_) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     (tmp_path / "example.py").write_text(example)
     assert "per record" in run(python, "-W", "error", "-I", "example.py", cwd=tmp_path)
+    # And the tests that users run, from the wheel, once its extra is there too.
+    run(python, "-m", "pip", "install", *quiet, "-c", ROOT / "constraints.txt", f"{wheel}[testing]", cwd=tmp_path)
+    tested = run(python, "-W", "error", "-m", "pytest", "--pyargs", "splitpriv.testing", cwd=tmp_path)
+    assert re.search(r"\d{3} passed", tested)
+    assert "failed" not in tested
