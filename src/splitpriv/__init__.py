@@ -1,6 +1,6 @@
 """Privacy-preserving layers for split learning, with an exact epsilon."""
 
-from splitpriv import accounting, cache, cutting, layers, mechanisms, release
+from splitpriv import accounting, cache, cutting, layers, mechanisms, release, training
 from splitpriv._errors import (
     BudgetExceeded,
     CutError,
@@ -75,5 +75,6 @@ __all__ = [
     "mechanisms",
     "release",
     "split",
+    "training",
     "valid_cuts",
 ]

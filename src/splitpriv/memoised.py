@@ -102,15 +102,18 @@ class Sender:
     def _charge(self, shape: tuple[int, ...], ids: Sequence[Any], labelled: bool) -> None:
         price = self._priced(shape)
         epsilon, uses = as_uses(price.spend, price.per_record())
-        if labelled:  # first: private labels are refused by any limit, and then nothing is charged
+        if labelled and self._label_epsilon:  # first: private ones are refused by any limit, and nothing is charged
             self._charge_labels(ids)
         self._features.charge(ids, epsilon, uses=uses, shape=shape)
         self._model._feature_shape = shape
         warn_if_unbounded(self._model, price, price.per_record())
 
     def _charge_labels(self, ids: Sequence[Any]) -> None:
-        epsilon = math.inf if self._model.labels == "private" else self._model._labels.epsilon
-        self._label_rows.charge(ids, epsilon, uses=1, shape=())
+        self._label_rows.charge(ids, self._label_epsilon, uses=1, shape=())
+
+    @property
+    def _label_epsilon(self) -> float:
+        return math.inf if self._model.labels == "private" else self._model._labels.epsilon
 
     def send_labels(
         self,

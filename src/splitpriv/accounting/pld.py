@@ -38,7 +38,13 @@ _SLIP = 1e-3  # share of delta that the lower bound gives away, so that its shif
 
 @dataclass(frozen=True)
 class Bounds:
-    """(lower, estimate, upper) of one number; the true one is between lower and upper."""
+    """Bounds on one number; the true one is between ``lower`` and ``upper``.
+
+    Attributes:
+        lower: never above the true number; may be loose.
+        estimate: what a computation without error bounds would give.
+        upper: never below the true number: the one to rely on.
+    """
 
     lower: float
     estimate: float

@@ -16,8 +16,7 @@ _MAX_CLASSES = 1 << 10
 class EmbeddedLabels:
     r"""Puts a record's features into the block of its label: e_y ⊗ x, all other blocks zero.
 
-    .. math:: u = (0, \dots, 0, \underbrace{x}_{\text{block } y}, 0, \dots, 0) \in R^{\text{classes} \cdot d},
-              \qquad E[\text{decoded block } y'] = [y = y'] \, x
+    .. math:: u = e_y \otimes x, \qquad E[\text{decoded block } y'] = [y = y'] \, x
 
     A mechanism at the cut then hides features and label by one ε, which need not be divided between
     them: for class means at small ε that is far more accurate than a mechanism for each (each
