@@ -5,10 +5,11 @@
 
 An edge is trained on public records, frozen, and ends in a public projection to ``--dim`` dimensions. Each
 private record crosses once, by each mechanism in turn, and the server is fitted to what crossed with
-``fit(noise_aware=True)``. Two kinds of inference on the test records:
+``fit(noise_aware=True)``. Three ways of inference on the test records:
 
 * *clean*: on the edge device, by the trained server part (``SplitModel.local``); nothing crosses.
-* *noisy*: the record's features cross at the same epsilon (no label does), and the server reads them.
+* *noisy, features*: the record's features cross at the same epsilon (no label does), and the server reads them.
+* *noisy, decision*: the edge has the trained server part, and sends its decision by randomized response.
 
 Epsilon is that of the whole record; with ``--labels private`` the label's is in it. What counts is the
 share of the gap between *public data only* and *no privacy* that is closed. Mean and spread
@@ -33,7 +34,7 @@ import scenarios
 import splitpriv as sp
 from scenarios import Part, Scenario
 
-Cell = tuple[float, float]  # accuracy of clean and of noisy inference
+Cell = tuple[float, float, float]  # accuracy of clean inference, and of noisy inference by features and by decision
 
 
 @dataclass(frozen=True)
@@ -106,36 +107,30 @@ def embedded(layer: Layer, task: Task) -> tuple[sp.SplitModel, Layer]:
 
 
 def run(make: Callable[[Task], tuple[sp.SplitModel, Layer]], task: Task) -> Cell:
-    """Release, fit, and infer in both ways."""
-    test = task.scenario.test
+    """Release the private records once, fit, and infer in the three ways."""
+    private, test = task.scenario.private, task.scenario.test
     model, layer = make(task)
     with sp.accounting.simulation():
-        fitted(model, task)
-        noisy = sp.SplitModel(task.projection, model.server, layer(task.epsilon, task.dim, task.seed + 100))
-        return accuracy(model.local(test.features), test), accuracy(noisy(test.features), test)
+        release = model.release((private.features, private.labels), batch_size=2000, progress=False)
+        assert release.epsilon <= task.epsilon * (1 + 1e-12), (release.epsilon, task.epsilon)
+        fit(model, release, task)
+        scores = model.local(test.features)
+        response = sp.LabelLDP(task.classes, epsilon=task.epsilon, generator=task.seed + 200)
+        decision = float((response.encode(scores.argmax(1)) == test.labels).float().mean())
+        cut = layer(task.epsilon, task.dim, task.seed + 100)
+        if hasattr(cut, "second_moment"):  # its noise is known: the server is solved for it
+            fit(model, release, task, through=cut)
+        noisy = sp.SplitModel(task.projection, model.server, cut)
+        return accuracy(scores, test), accuracy(noisy(test.features), test), decision
 
 
-def decision(task: Task) -> Cell:
-    """Embedded labels; at inference the edge sends the trained server's decision, by randomized response."""
-    scenario = task.scenario
-    model, _ = embedded(random_codebook, task)
-    with sp.accounting.simulation():
-        fitted(model, task)
-    scores = model.local(scenario.test.features)
-    response = sp.LabelLDP(task.classes, epsilon=task.epsilon, generator=task.seed + 100)
-    sent = response.encode(scores.argmax(1))
-    return accuracy(scores, scenario.test), float((sent == scenario.test.labels).float().mean())
-
-
-def fitted(model: sp.SplitModel, task: Task) -> None:
-    """Release the private records once, and fit the server to what crossed."""
-    private, public = task.scenario.private, task.scenario.public
-    release = model.release((private.features, private.labels), batch_size=2000, progress=False)
-    assert release.epsilon <= task.epsilon * (1 + 1e-12), (release.epsilon, task.epsilon)
-    clean = model.clean(public.features)
+def fit(model: sp.SplitModel, release: sp.Release, task: Task, through: nn.Module | None = None) -> None:
+    """Fit the server to what crossed, with public features and their labels for the spread within a class."""
+    clean = model.clean(task.scenario.public.features)
     if clean.shape[1] != task.dim:  # membership in a codebook
         model.server = nn.Linear(clean.shape[1], task.classes)
-    sp.fit(model.server, release, noise_aware=True, public=(clean, public.labels), seed=task.seed, progress=False)
+    public = (clean, task.scenario.public.labels)
+    sp.fit(model.server, release, noise_aware=True, public=public, through=through, seed=task.seed, progress=False)
 
 
 def accuracy(outputs: Tensor, part: Part) -> float:
@@ -154,7 +149,6 @@ def mechanisms(public: Tensor, private_labels: bool) -> dict[str, Callable[[Task
     rows: dict[str, Callable[[Task], Cell]] = {}
     if private_labels:
         rows["random codebook, label embedded"] = lambda task: run(lambda t: embedded(random_codebook, t), task)
-        rows["  the same, decision sent"] = decision
     for name, layer in layers.items():
         title = f"{name} + LabelLDP" if private_labels else name
         rows[title] = lambda task, layer=layer: run(lambda t: separate(layer, t), task)  # type: ignore[misc]
@@ -194,29 +188,24 @@ def table(scenario: Scenario, options: argparse.Namespace) -> dict[str, object]:
     covered = "features and label" if private_labels else "features; labels are public"
     print(f"\n{scenario.title}: {len(scenario.private.labels):,} private records, {scenario.classes} classes")
     print(f"public data only {100 * floor:.1f} %, no privacy {100 * ceiling:.1f} %; ε of the record covers {covered}")
-    print("accuracy in % ± spread, and the share of the gap that is closed: clean inference | noisy inference")
-    print(f"{'':2}{'mechanism':<36}" + "".join(f"{f'ε {e:g}':^36}" for e in options.epsilons))
+    print("accuracy in % ± spread (share of the gap between these two that is closed)")
+    ways = ("clean inference", "noisy, features", "noisy, decision")
+    print(f"{'':2}{'mechanism':<36}{'ε':>5}" + "".join(f"{way:>22}" for way in ways))
     rows: dict[str, object] = {}
     for name, way in mechanisms(public, private_labels).items():
         cells = {}
-        print(f"{'':2}{name:<36}", end="", flush=True)
         for epsilon in options.epsilons:
-            runs = [
-                way(Task(scenario, projection, public, epsilon, private_labels, seed)) for seed in range(options.seeds)
-            ]
-            cells[f"{epsilon:g}"] = runs
-            print("".join(f"{text:^36}" for text in [_cell(runs, floor, ceiling)]), end="", flush=True)
-        rows[name.strip()] = cells
-        print()
+            tasks = (Task(scenario, projection, public, epsilon, private_labels, seed) for seed in range(options.seeds))
+            runs = cells[f"{epsilon:g}"] = [way(task) for task in tasks]
+            texts = [_cell(values, floor, ceiling) for values in zip(*runs, strict=True)]
+            print(f"{'':2}{name:<36}{epsilon:>5g}" + "".join(f"{text:>22}" for text in texts), flush=True)
+        rows[name] = cells
     return {"public only": floor, "no privacy": ceiling, "rows": rows}
 
 
-def _cell(runs: list[Cell], floor: float, ceiling: float) -> str:
-    parts = []
-    for values in zip(*runs, strict=True):
-        mean, spread = statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-        parts.append(f"{100 * mean:.1f} ± {100 * spread:.1f} ({100 * (mean - floor) / (ceiling - floor):.0f} %)")
-    return " | ".join(parts)
+def _cell(values: tuple[float, ...], floor: float, ceiling: float) -> str:
+    mean, spread = statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{100 * mean:.1f} ± {100 * spread:.1f} ({100 * (mean - floor) / (ceiling - floor):.0f} %)"
 
 
 def main(argv: list[str] | None = None) -> None:

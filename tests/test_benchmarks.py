@@ -117,5 +117,5 @@ def test_record_level(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     monkeypatch.setattr(scenarios, "load", lambda *_, **__: scenarios.Scenario("made up", 2, *sets, False))
     bench_record_level.main(["--epsilons", "4", "--seeds", "1", "--dim", "4"])
     printed = capsys.readouterr().out
-    for text in ("public data only 50.0 %", "label embedded", "decision sent", "L1 Laplace + LabelLDP", "ε 4", " %)"):
+    for text in ("public data only 50.0 %", "label embedded", "noisy, decision", "L1 Laplace + LabelLDP", " %)"):
         assert text in printed

@@ -107,6 +107,28 @@ def test_public_covariance_is_worth_having() -> None:
     assert found[1] > found[0]
 
 
+@pytest.mark.parametrize("kind", ["linear", "deep"])
+def test_a_server_for_noisy_inference_reads_noisy_features_better(kind: str) -> None:
+    """Seeds are fixed: what is asserted is this run."""
+    model = wrapped("public", 4.0)
+    release, public = released(model), (model.clean(PUBLIC[0]), PUBLIC[1])
+    layer = CodebookLDP.random(DIM, size=256, epsilon=6.0, generator=5, nonce=bytes(16))
+    noisy, found = layer.decode(layer.encode(TEST[0])), []
+    for through in (None, layer):
+        server = nn.Linear(DIM, CLASSES) if kind == "linear" else deep()
+        fit(server, release, noise_aware=True, public=public, through=through, epochs=4, seed=0, progress=False)
+        with torch.no_grad():
+            found.append(float((server(noisy).argmax(1) == TEST[1]).float().mean()))
+    assert found[1] > found[0] + 0.02
+
+
+def test_any_layer_will_do_that_releases_vectors_as_such() -> None:
+    model = wrapped("public", 4.0)
+    layer = RandomResponseLDP(epsilon=2.0, debias=True, generator=5)
+    history = fit(model.server, released(model), noise_aware=True, through=layer, epochs=2, seed=0, progress=False)
+    assert len(history.loss) == 2  # trained, not solved: nothing is known of this noise
+
+
 def test_features_that_are_no_vectors_are_trained_on_with_a_corrected_loss() -> None:
     cut = RandomResponseLDP(epsilon=4.0, generator=1)
     flip = torch.where(torch.rand(len(TRAIN[1]), generator=torch.Generator().manual_seed(0)) < 0.5, 0, TRAIN[1])
@@ -133,6 +155,11 @@ def test_wrong_arguments_are_named() -> None:
         ({"noise_aware": 1.5}, "noise_aware must be True or False"),
         ({"public": PUBLIC}, "public must be None unless noise_aware=True"),
         ({"prior": torch.ones(4)}, "prior must be None unless noise_aware=True"),
+        ({"through": nn.Identity()}, "through must be None unless noise_aware=True"),
+        (
+            {"noise_aware": True, "through": nn.Identity()},
+            "through must be a privacy layer that releases vectors of 12",
+        ),
         ({"noise_aware": True, "public": PUBLIC[0][:, :3]}, r"public must be finite features of shape \(n, 12\)"),
         ({"noise_aware": True, "public": (PUBLIC[0], PUBLIC[1][:5])}, r"public must be labels of shape \(4000,\)"),
     ):

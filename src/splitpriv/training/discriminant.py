@@ -36,12 +36,14 @@ def discriminant(
     moments: ClassMoments,
     residuals: Tensor,  # shape: (n, dim)
     second_moment: tuple[float, float] | None,
+    noise: float = 0.0,
 ) -> Discriminant:
     r"""Fisher's discriminant with the uncertainty of its means counted as variance within the classes.
 
-    .. math:: w_y = (\Sigma + v I)^{-1} \mu_y, \qquad b_y = \ln \pi_y - \tfrac12 w_y^T \mu_y
+    .. math:: w_y = (\Sigma + (v + a) I)^{-1} \mu_y, \qquad b_y = \ln \pi_y - \tfrac12 w_y^T \mu_y
 
-    with shrunk means μ and their variance v per coordinate. Σ is the covariance of the public residuals;
+    with shrunk means μ, their variance v per coordinate, and a that of the noise which the features to be
+    classified will have (``noise``; 0 for clean ones). Σ is the covariance of the public residuals;
     where the second moment of a released vector is known, E[v vᵀ | x] = a I + b x xᵀ, it is drawn
     toward that of the private records, by as much as the noise in the latter allows.
 
@@ -63,7 +65,7 @@ def discriminant(
         apart = float((private - public).square().sum())
         share = max(0.0, 1 - noise / apart) if apart else 0.0
         covariance = _bounded(public, (1 - share) * public + share * private)
-    weight = torch.linalg.solve(covariance + variance * eye, means.T).T
+    weight = torch.linalg.solve(covariance + (variance + noise) * eye, means.T).T
     bias = moments.share.log() - (weight * means).sum(1) / 2
     recolour = torch.linalg.solve(_root(public), _root(covariance))
     return Discriminant(weight, bias, means, recolour, variance)

@@ -49,6 +49,7 @@ def fit(
     noise_aware: bool = False,
     public: Public | None = None,
     prior: Tensor | None = None,
+    through: nn.Module | None = None,
     validation: Release | None = None,
     device: torch.device | str | None = None,
     seed: int | None = None,
@@ -81,6 +82,8 @@ def fit(
             spread within a class as equal in all directions, which costs accuracy.
         prior: with ``noise_aware`` on vectors: (classes,), public shares of the classes; see
             :func:`class_moments`.
+        through: with ``noise_aware`` on vectors: the layer that records will cross at inference, to make the
+            server right for what it releases (noisy inference); None for clean features.
         validation: a second labelled release, evaluated after each epoch.
         device: where to train; None for where the server's parameters are. The server stays there.
         seed: order of the records; None for a new order each time.
@@ -101,7 +104,7 @@ def fit(
     if check.finite("fit", "weight_decay", weight_decay) < 0:
         raise InvalidParameterError(check.message("fit", "weight_decay", ">= 0", weight_decay))
     check.choice("fit", "noise_aware", noise_aware, (True, False))
-    _refuse_unused(noise_aware, release, public, prior)
+    _refuse_unused(noise_aware, release, public=public, prior=prior, through=through)
     if not (noise_aware and isinstance(release, Release) and embedded(release)):
         _labelled("release", release)
     if validation is not None:
@@ -115,7 +118,7 @@ def fit(
     order.manual_seed(seed) if seed is not None else order.seed()
     batches, corrected = partial(_batches, release, batch_size, order), None
     if noise_aware and of_vectors(release):
-        aware = NoiseAware(server, release, public, prior, order)
+        aware = NoiseAware(server, release, public, prior, order, through)
         if aware.solve(server):
             return History(())
         batches = partial(aware.batches, batch_size)
@@ -223,8 +226,8 @@ def _are_classes(outputs: Any, labels: Tensor) -> bool:
     return outputs.ndim == 2 and outputs.shape[1] > 1
 
 
-def _refuse_unused(noise_aware: bool, release: Any, public: Any, prior: Any) -> None:
-    for name, value in (("public", public), ("prior", prior)):
+def _refuse_unused(noise_aware: bool, release: Any, **given: Any) -> None:
+    for name, value in given.items():
         if value is not None and not (noise_aware and isinstance(release, Release) and of_vectors(release)):
             constraint = "None unless noise_aware=True and one vector per record was released"
             got = type(value).__name__

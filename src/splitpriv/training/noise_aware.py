@@ -31,6 +31,7 @@ class NoiseAware:
         public: see :func:`splitpriv.fit`.
         prior: see :func:`class_moments`.
         generator: order and noise of the synthetic features.
+        through: see :func:`splitpriv.fit`.
     """
 
     def __init__(
@@ -40,20 +41,24 @@ class NoiseAware:
         public: Public | None,
         prior: Tensor | None,
         generator: torch.Generator,
+        through: Any = None,
     ) -> None:
         classes = release.claims.classes if embedded(release) else _outputs(server, release)
         self.moments = class_moments(release, classes=classes, prior=prior)
         constants = _second_moment(release)
         dim = self.moments.means.shape[1]
         residuals = _round(self.moments, constants, generator) if public is None else _residuals(public, dim)
-        self.found = discriminant(self.moments, residuals, constants)
+        noise = through.second_moment[0] if hasattr(through, "second_moment") else 0.0
+        self.found = discriminant(self.moments, residuals, constants, noise)
+        self._through = _taking(through, dim)
         self._features = SyntheticFeatures(self.found, self.moments.share, residuals, generator)
         self._records = len(release)
 
     def solve(self, server: nn.Module) -> bool:
-        """Give a linear server the discriminant; False for any other, which is to be trained."""
+        """Give a linear server the discriminant; False for any other, or where the noise it will see is not known."""
         linear = server[0] if isinstance(server, nn.Sequential) and len(server) == 1 else server
-        if not isinstance(linear, nn.Linear) or linear.bias is None:
+        known = self._through is None or hasattr(self._through, "second_moment")
+        if not isinstance(linear, nn.Linear) or linear.bias is None or not known:
             return False
         with torch.no_grad():
             linear.weight.copy_(self.found.weight)
@@ -63,7 +68,10 @@ class NoiseAware:
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As many pairs as the release has records."""
         for start in range(0, self._records, size):
-            yield self._features.draw(min(size, self._records - start))
+            features, labels = self._features.draw(min(size, self._records - start))
+            if self._through is not None:
+                features = self._through.decode(self._through.encode(features.float()))
+            yield features, labels
 
 
 def of_vectors(release: Release) -> bool:
@@ -81,6 +89,19 @@ def embedded(release: Release) -> bool:
 def corrected_loss(release: Release) -> Any:
     """Cross-entropy that is right for the true labels; None where labels are not released ones."""
     return None if release.label_channel is None else forward_corrected(release.label_channel)
+
+
+def _taking(through: Any, dim: int) -> Any:
+    """The layer, if it releases vectors of this size as such."""
+    if through is None:
+        return None
+    fits = all(hasattr(through, name) for name in ("encode", "decode"))
+    if fits:
+        fits = tuple(through.decode(through.encode(torch.zeros(1, dim))).shape) == (1, dim)
+    if not fits:
+        constraint = f"a privacy layer that releases vectors of {dim} elements as such"
+        raise InvalidParameterError(check.message("fit", "through", constraint, type(through).__name__))
+    return through
 
 
 def _second_moment(release: Release) -> tuple[float, float] | None:
