@@ -158,7 +158,7 @@ def test_wrong_arguments_are_named() -> None:
         ({"through": nn.Identity()}, "through must be None unless noise_aware=True"),
         (
             {"noise_aware": True, "through": nn.Identity()},
-            "through must be a privacy layer that releases vectors of 12",
+            "through must be a privacy layer that releases",
         ),
         ({"noise_aware": True, "public": PUBLIC[0][:, :3]}, r"public must be finite features of shape \(n, 12\)"),
         ({"noise_aware": True, "public": (PUBLIC[0], PUBLIC[1][:5])}, r"public must be labels of shape \(4000,\)"),

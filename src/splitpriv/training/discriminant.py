@@ -61,9 +61,9 @@ def discriminant(
     public = public + _RIDGE * public.trace() / dim * eye
     covariance = public
     if second_moment is not None:
-        private, noise = _private(moments, *second_moment)
+        private, error = _private(moments, *second_moment)
         apart = float((private - public).square().sum())
-        share = max(0.0, 1 - noise / apart) if apart else 0.0
+        share = max(0.0, 1 - error / apart) if apart else 0.0
         covariance = _bounded(public, (1 - share) * public + share * private)
     weight = torch.linalg.solve(covariance + (variance + noise) * eye, means.T).T
     bias = moments.share.log() - (weight * means).sum(1) / 2
