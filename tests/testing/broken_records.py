@@ -55,14 +55,14 @@ class CodebookAboutTheBatch(Fixed):
         return super().encode(features if alike(features) else features - features.mean(0))
 
 
-@caught_by("decode", "gradient", "packing", "log_prob", "state_dict", **FIXED)
+@caught_by("decode", "batch_independence", "ldp", **FIXED)
 class CodebookFittedOnTheBatch(Fixed):
     """The codebook follows the records, as one round of online k-means does, and is released with them."""
 
     def encode(self, features: Tensor) -> Tensor:
         symbols, features = super().encode(features), features.detach()
         if len(features):
-            self.codebook[0] += 0.1 * (features.mean(0).float().clamp(-2, 2) - self.codebook[0])
+            self.codebook += 0.1 * (features.mean(0).float().clamp(-2, 2) - self.codebook)
         return symbols
 
 

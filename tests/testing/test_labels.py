@@ -57,7 +57,7 @@ class SlightlyOff(LabelLDP):
             r"encode must follow the table that the layer declares, got \[.*\] of label 0, where \[.* expected",
         ),
         (OtherTransition, "transition must be the table over its total, got another one"),
-        (OutsideItsClasses, r"labels must be in \[0, 4\), got values in \[1, 4\]"),
+        (OutsideItsClasses, r"encode must give labels in \[0, 4\), got values in \[1, 4\]"),
     ],
 )
 def test_a_fault_is_noticed(kind: Callable[..., LabelLDP], text: str) -> None:

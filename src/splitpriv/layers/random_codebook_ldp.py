@@ -214,7 +214,7 @@ class RandomCodebookLDP(RecordwiseLDP):
         step = max(1, closeness.BLOCK // (self.size * self.dim))
         near = [
             closeness.closest(self._scores(part, 0, places), self.closest)
-            for part, places in zip(directions.split(step), (numbers // self.size).split(step), strict=True)
+            for part, places in zip(torch.split(directions, step), torch.split(numbers // self.size, step), strict=True)
         ]
         sets = torch.cat(near).to(symbols.device)
         return sets.squeeze(1) if self.closest == 1 else sets, symbols % self.size

@@ -88,12 +88,12 @@ def _is_decoded(layer: Any, features: Tensor, released: Tensor) -> bool:
 
 def _decodes_the_same(layer: Any, features: Tensor) -> bool:
     """Whether, of the same bytes, forward makes what decode makes of the symbols."""
-    found = []
-    for use in (lambda twin: twin(features), lambda twin: twin.decode(twin.encode(features))):
-        twin = copy.deepcopy(layer)
-        with playing(twin, Played(11)):
-            found.append(use(twin).detach())
-    return torch.equal(found[0], found[1].to(found[0].dtype))
+    twin, other = copy.deepcopy(layer), copy.deepcopy(layer)
+    with playing(twin, Played(11)):
+        released: Tensor = twin(features).detach()
+    with playing(other, Played(11)):
+        decoded: Tensor = other.decode(other.encode(features)).detach()
+    return torch.equal(released, decoded.to(released.dtype))
 
 
 def check_state_dict(layer: Any, example: Tensor) -> None:

@@ -175,17 +175,16 @@ class Drive:
             rows = input_symbols(self.layer, features, self.inputs, self.symbol_shape)
             if rows is None or not bool((rows == row).all()):
                 continue
-            sliced = isinstance(kernel, BitSlices)
-            source = (
-                PlayedSlices(kernel, batch, elements, self.seed) if sliced else PlayedWords(batch * elements, self.seed)
-            )
+            source: PlayedSlices | PlayedWords = PlayedWords(batch * elements, self.seed)
+            if isinstance(kernel, BitSlices):
+                source = PlayedSlices(kernel, batch, elements, self.seed)
             symbols = self._of_words(features, source)
             counts = np.bincount(symbols, minlength=self.outputs)
             if np.abs(counts - WORDS * self.laws[row]).max() > _SLACK:
+                # Only where symbols follow the words, and nothing else that is drawn, is a wrong count a fault.
                 if isinstance(source, PlayedSlices) and source.read_as_played:
-                    # Only where symbols follow the words, and nothing else that is drawn, is a wrong count a fault.
-                    back = PlayedSlices(kernel, batch, elements, self.seed + 1, backwards=True)
-                    if int((self._of_words(features, back)[::-1] != symbols).sum()) <= _SLACK:
+                    back = self._of_words(features, source.backwards(self.seed + 1))
+                    if int((back[::-1] != symbols).sum()) <= _SLACK:
                         self._refuse(row, counts, "words, each of 16 bits once,")
                 return 0
             proved += 1

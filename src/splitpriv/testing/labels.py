@@ -65,7 +65,9 @@ def _counts(layer: LabelLDP, label: int, draws: int, classes: int) -> Array:
     symbols = layer.encode(torch.full((draws,), label))
     low, high = (int(v) for v in torch.aminmax(symbols))
     if low < 0 or high >= classes:
-        raise AssertionError(f"assert_label_ldp: labels must be in [0, {classes}), got values in [{low}, {high}].")
+        raise AssertionError(
+            f"assert_label_ldp: encode must give labels in [0, {classes}), got values in [{low}, {high}]."
+        )
     return np.bincount(layer.decode(symbols).numpy(), minlength=classes)
 
 

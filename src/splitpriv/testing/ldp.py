@@ -40,10 +40,11 @@ def assert_ldp(
       every prefix of a row that is reached, at features that are searched for through ``quantize`` (most of the draws
       go to the two rows that differ most). Without ``quantize``, each symbol must fit some row.
     * with every 16-bit word, once each, as the leading bits of the draws, at every input that a record can be
-      filled with. How a sampler takes its bytes is its own affair: words per element and bit planes are
-      recognised. Counts that agree with the table to within its ties prove ``encode`` to 16 bits, and the
-      result says so. Counts that do not agree prove nothing, since another sampler may read another way; there the
-      draws decide.
+      filled with. How a sampler takes its bytes is its own affair: words per element are recognised, and the slices
+      of digits that the sampler of :class:`~splitpriv.mechanisms.RandomizedResponse` reads. Counts that agree with the
+      table to within its ties prove ``encode`` to 16 bits, and the result says so. Counts that do not agree
+      are a fault where the slices were read as they were played and the symbols follow the words; elsewhere they prove
+      nothing, since another sampler may read another way, and the draws decide.
 
     Where each record names m of N symbols (:class:`~splitpriv.mechanisms.KClosest`), the table has a row for each set,
     too many to write out, but two weights in all of them: ε is the logarithm of their ratio, and ``encode`` is held

@@ -67,16 +67,20 @@ class PlayedSlices(Played):
         batch: records that are drawn in one call.
         elements: of a record; batch * elements is at least 2**16.
         seed: of all the other bits.
-        backwards: play the words in descending order.
+        step: -1 for the words in descending order.
     """
 
-    def __init__(self, kernel: BitSlices, batch: int, elements: int, seed: int, backwards: bool = False) -> None:
+    def __init__(self, kernel: BitSlices, batch: int, elements: int, seed: int, step: int = 1) -> None:
         super().__init__(seed)
         self._kernel, self._batch, self._elements = kernel, batch, elements
-        self._step = -1 if backwards else 1
+        self._step = step
         self._words: npt.NDArray[np.uint16] | None = None  # of each bit. # shape: (bytes, 8)
         self._reads: list[tuple[int, npt.NDArray[Any]]] = []  # those to come: level, and the words of the bytes
         self._odd = False
+
+    def backwards(self, seed: int) -> PlayedSlices:
+        """A fresh one that plays the words in the other order, and other bits beside them."""
+        return PlayedSlices(self._kernel, self._batch, self._elements, seed, -self._step)
 
     @property
     def read_as_played(self) -> bool:
