@@ -55,7 +55,7 @@ class CodebookAboutTheBatch(Fixed):
         return super().encode(features if alike(features) else features - features.mean(0))
 
 
-@caught_by("decode", "batch_independence", "ldp", **FIXED)
+@caught_by("decode", "packing", **FIXED)
 class CodebookFittedOnTheBatch(Fixed):
     """The codebook follows the records, as one round of online k-means does, and is released with them."""
 
