@@ -53,7 +53,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("cutting", "releasing"),
     ),
     "training": (*BASE, "_modes", "mechanisms", "release"),
-    "testing": (*BASE, "mechanisms", "accounting", "layers", "release", "split_model"),
+    "testing": (*BASE, "mechanisms", "accounting", "layers", "release", "cut", "split_model"),
 }
 # Imports for the type checker alone, which never run: (module, what it may name).
 FOR_TYPES = {

@@ -68,7 +68,7 @@ class Cut(nn.Sequential):
 
         None, and nothing drawn, where the last layer does not pack: then :meth:`encode` is to be used.
         """
-        return self._encode_last(features, "encode_packed") if len(self) and _packs(self[-1]) else None
+        return self._encode_last(features, "encode_packed") if len(self) and packs(self[-1]) else None
 
     def _encode_last(self, features: Tensor, method: str) -> tuple[Tensor, tuple[int, ...]]:
         shapes = chain_shapes(list(self), features.shape[1:])
@@ -167,7 +167,7 @@ def _is_defence(layer: Any) -> bool:
     return getattr(layer, "epsilon", None) == math.inf
 
 
-def _packs(layer: nn.Module) -> bool:
+def packs(layer: nn.Module) -> bool:
     """Whether a layer packs what its own ``encode`` draws: not where that was replaced further down."""
     places = [vars(layer), *(vars(kind) for kind in type(layer).__mro__)]
     first = next((names for names in places if "encode" in names or "encode_packed" in names), {})

@@ -215,3 +215,21 @@ def test_bad_parameters_are_refused() -> None:
         RandomCodebookLDP(4, size=10, epsilon=1.0).encode(torch.zeros(2, 5))
     with pytest.raises(ShapeError, match=r"symbols must be in \[0, "):
         RandomCodebookLDP(4, size=10, epsilon=1.0).decode(torch.tensor([-1]))
+
+
+@pytest.mark.parametrize("closest", [1, 3])
+def test_what_the_channel_read_and_wrote_can_be_told_from_symbols(closest: int) -> None:
+    layer = RandomCodebookLDP(4, size=8, epsilon=2.0, closest=closest)
+    features = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    layer.encode(features[:7])  # so that positions do not start at 0
+    symbols = layer.encode(features)
+    read, written = layer.channel_pairs(symbols, features)
+    assert torch.equal(written, symbols - (torch.arange(50) + 7) * 8)
+    every = (symbols - written).unsqueeze(1) + torch.arange(8)
+    scores = torch.stack([(layer.decode(row) * x).sum(1) for row, x in zip(every, features, strict=True)])
+    assert torch.equal(read.reshape(50, -1).sort(1).values, scores.topk(closest, dim=1).indices.sort(1).values)
+    assert read.shape == ((50,) if closest == 1 else (50, 3))
+    with pytest.raises(ShapeError, match="features must have 4 elements"):
+        layer.channel_pairs(symbols, features[:, :3])
+    with pytest.raises(ShapeError, match="symbols must"):
+        layer.channel_pairs(-symbols, features)

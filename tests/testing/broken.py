@@ -134,24 +134,6 @@ class CopiesRepeat(RandomResponseLDP):
         self._source = _Stateful()
 
 
-# Records -------------------------------------------------------------------------------------------
-
-
-@response("batch_independence", "ldp")
-class LooksAtNeighbour(RandomResponseLDP):
-    def encode(self, features: Tensor) -> Tensor:
-        return super().encode(features - 0.9 * features.roll(1, 0))
-
-
-@response("batch_independence", "ldp")
-class CentresTheBatch(RandomResponseLDP):
-    """As a BatchNorm in training mode does; a single record is left alone, and so are copies."""
-
-    def encode(self, features: Tensor) -> Tensor:
-        centre = features.mean(0)
-        return super().encode(features if (features == features[:1]).all() else features - centre)
-
-
 # Epsilon -------------------------------------------------------------------------------------------
 
 

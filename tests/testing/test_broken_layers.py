@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from broken import BROKEN, OnAnotherDevice
+from broken_records import WORDS
 from torch import nn
 
 from splitpriv.testing import check_device
@@ -46,6 +47,22 @@ SAID = {
     "OtherDecodeTable": "check_packing: decode_table must give what decode gives, got other values",
     "CountsTwice": "check_log_prob: probabilities must sum to one over the symbols, got sums between",
     "SaysNothing": "check_repr: repr must show epsilon, one of ",
+    "CodebookAboutTheBatch": "a record's symbols must depend on it alone, got another law beside other records.",
+    "CodebookFittedOnTheBatch": "check_decode: decode must depend on the symbols alone, got values that changed",
+    "DirectionFromTheBatch": "a record's symbols must depend on it alone, got another law beside other records.",
+    "OneTooMany": "got one of the 2 symbols that record 0 of the trial names in .* and place . of the row in .*, for ",
+    "SharperThanDeclared": "encode must follow the channel that the layer declares, got one of the 2 symbols that",
+    "FreshOneTooMany": "encode must follow the channel that the layer declares, got one of the 1 symbols that record",
+    "ClaimsHalfOfItsCodebook": "the table must cost at most the epsilon claimed, 1, got 2 between inputs 0 and",
+    "NormNotLimited": "one use must cost at most the epsilon claimed, 2, got at least 2.* by log-likelihood ratio",
+    "FreshAndQuietInEval": "check_noise_in_eval: noise must be the same in train and eval mode, got another law.",
+    "FreshWithNoiseOfOneCall": "check_fresh_noise: each call must draw anew, got the same symbols again.",
+    "FreshAndShared": "noise must be independent, got records of one batch that share it.",
+    "BookFromTheNoise": "check_decode: decode must depend on the symbols alone, got values that changed",
+    "DecodesWithAnotherBook": "check_packing: decode_table must give what decode gives, got other values",
+    "FreshLeaksLowBits": "check_gradient: a release with a gradient must hold values that decode gives, got others",
+    "WritesOutsideItsBook": r"check_symbols: symbols must be in \[0, 4\), got \[1, 4\]",
+    "WeighsOnlyTheClosest": "check_log_prob: ln Pr must be that of the channel, got other probabilities",
     "HidesItsSeed": 'check_repr: repr must say "not secure" where noise comes from a seed',
 }
 
@@ -55,7 +72,7 @@ def failing(layer: nn.Module) -> dict[str, str]:
     found = {}
     for check in CHECKS:
         try:
-            check(layer, EXAMPLE)
+            check(layer, getattr(layer, "example", EXAMPLE))
         except AssertionError as error:
             found[check.__name__] = str(error)
     assert all(text.startswith((f"{name}: ", "assert_ldp: ")) for name, text in found.items())
@@ -74,6 +91,7 @@ def test_every_check_has_a_layer_that_it_catches() -> None:
     caught = {checks[0] for _, checks in BROKEN.values()} | {"check_device"}
     assert caught == {check.__name__ for check in CHECKS}
     assert len(BROKEN) >= 10
+    assert len(WORDS) == 8  # those of broken_records are registered too
 
 
 def test_symbols_on_another_device_are_noticed() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from own_layer import LargestElement
-from splitpriv import InvalidParameterError, LaplaceLDP, RandomResponseLDP, ReluSanitizer
+from splitpriv import CodebookLDP, InvalidParameterError, LaplaceLDP, RandomResponseLDP, ReluSanitizer
 from splitpriv.accounting import Spend
 from splitpriv.mechanisms import Channel, RandomizedResponse
 from splitpriv.release import pack
@@ -79,6 +79,36 @@ def test_small_faults_in_any_entry_are_noticed(share: float) -> None:
     for row in (0, 1):
         with pytest.raises(AssertionError, match=f"got symbol . in .* draws at input {row}"):
             assert_ldp(Drawn(declared, tilted(declared, row, 0, share)), EXAMPLE)
+
+
+def test_what_no_release_would_call_is_not_driven() -> None:
+    layer = Drawn(RandomizedResponse(epsilon=1.0), RandomizedResponse(epsilon=1.0))
+    assert "encode_packed" not in assert_ldp(layer, EXAMPLE, epsilon=1.0, draws=10_000).driven
+
+
+def test_records_that_name_symbols_are_driven_alone_and_together() -> None:
+    words = torch.randn(256, 10, generator=torch.Generator().manual_seed(3))
+    layer = CodebookLDP(words, epsilon=4.0, closest=13)
+    result = assert_ldp(layer, EXAMPLE, draws=100_000)
+    assert (result.method, result.claimed) == ("exact", layer.epsilon)
+    assert result.found == layer.epsilon
+    assert result.driven.endswith("records, alone and together")
+    with pytest.raises(AssertionError, match=r"epsilon claimed, 3\.9, got 4 between records that name other symbols"):
+        assert_ldp(layer, EXAMPLE, epsilon=3.9)
+
+
+def test_faults_of_layers_that_name_symbols() -> None:
+    class Restless(CodebookLDP):
+        def quantize(self, features: Tensor) -> Tensor:
+            return torch.randint(0, self.size, (len(features),))
+
+    layer = Restless(torch.eye(10), epsilon=1.0, closest=1)
+    with pytest.raises(AssertionError, match="quantize must give copies of a record the same symbols, got others"):
+        assert_ldp(layer, EXAMPLE)
+    layer = CodebookLDP(torch.eye(10), epsilon=1.0, closest=1)
+    layer.mechanism.near += 1
+    with pytest.raises(AssertionError, match=r"the weights of a row must be integers of sum .*, got 1 of .* and 9 of "):
+        assert_ldp(layer, EXAMPLE)
 
 
 def test_what_packs_is_driven_too() -> None:

@@ -28,6 +28,8 @@ class PrivacyLayer(Protocol):
     is False when the noise comes from a seed (a mechanism that does not say counts as that),
     ``passes(features)`` is a factor of its straight-through gradient, and ``quantize`` maps features
     to the channel's input symbols where ``uniform`` says that it does so alike for every element.
+    ``channel_pairs(symbols, features)`` gives what the channel read and wrote for each symbol, private and for
+    tests, where that is not ``quantize(features)`` and the symbols themselves.
     ``expected(features)`` is E[decode(encode(features))] in float32, differentiable where possible: what
     the noise is around, for inference on the edge (``SplitModel.local``), and never to cross the cut.
     ``positions_public`` is True where a symbol shows its place in the release, which then cannot be

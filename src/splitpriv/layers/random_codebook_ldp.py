@@ -196,6 +196,29 @@ class RandomCodebookLDP(RecordwiseLDP):
             parts.append(torch.bmm(torch.from_numpy(normals), directions.unsqueeze(2)).squeeze(2) / lengths)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
+    def channel_pairs(
+        self,
+        symbols: Tensor,  # shape: (batch,), int64
+        features: Tensor,  # shape: (batch, *feature)
+    ) -> tuple[Tensor, Tensor]:  # shapes: (batch,) with closest=1, else (batch, m); (batch,): int64 in [0, size)
+        """What the channel read and wrote for each symbol: the closest codewords of its book, and its index; private.
+
+        For tests: each record has a book of its own, so that features alone do not say what the channel reads.
+
+        Raises:
+            ShapeError: a symbol is no number of the codebook, or a record does not have dim elements.
+        """
+        self.output_shape(features.shape[1:])
+        symbols = self._symbols(symbols, self._book.positions * self.size)
+        directions, numbers = _directions(features.detach().cpu()), symbols.cpu()
+        step = max(1, closeness.BLOCK // (self.size * self.dim))
+        near = [
+            closeness.closest(self._scores(part, 0, places), self.closest)
+            for part, places in zip(torch.split(directions, step), torch.split(numbers // self.size, step), strict=True)
+        ]
+        sets = torch.cat(near).to(symbols.device)
+        return sets.squeeze(1) if self.closest == 1 else sets, symbols % self.size
+
     def decode(
         self,
         symbols: Tensor,  # shape: (batch,), int64

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from splitpriv._errors import SplitPrivError
 from splitpriv.mechanisms.rounding import show
-from splitpriv.testing.inputs import accepts, claims_epsilon, example_batch, records
+from splitpriv.testing.inputs import accepts, channel_outputs, claims_epsilon, example_batch, records, table_size
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -127,7 +127,7 @@ def check_symbols(layer: Any, example: Tensor) -> None:
         AssertionError: a symbol is of another dtype, or outside the alphabet.
     """
     example = example_batch("check_symbols", example)
-    sizes = _alphabet(layer, tuple(example.shape[1:]))
+    decoded, written = table_size(layer, example), channel_outputs(layer, example)
     extremes = [example * scale for scale in (1.0, 0.0, -0.0, 1e-40, 1e4, -1e4)]
     extremes += [torch.stack(records(layer, example))]
     for features in extremes:
@@ -142,21 +142,18 @@ def check_symbols(layer: Any, example: Tensor) -> None:
                 )
             if not bool(torch.isfinite(symbols).all()):
                 raise AssertionError("check_symbols: released floats must be finite, got NaN or infinity.")
-        elif sizes and symbols.numel():
-            low, high = int(symbols.min()), int(symbols.max())
-            if low < 0 or high >= min(sizes):
-                raise AssertionError(f"check_symbols: symbols must be in [0, {min(sizes)}), got [{low}, {high}].")
+        else:
+            _inside("symbols", symbols, decoded)
+            paired = callable(getattr(layer, "channel_pairs", None))
+            _inside("symbols", layer.channel_pairs(symbols, features)[1] if paired else symbols, written)
 
 
-def _alphabet(layer: Any, shape: tuple[int, ...]) -> list[int]:
-    """The sizes that a layer declares for its output alphabet."""
-    sizes = []
-    channel = layer.channel(shape) if callable(getattr(layer, "channel", None)) else None
-    if channel is not None:
-        sizes.append(int(channel.outputs))
-    if callable(getattr(layer, "decode_table", None)):
-        sizes.append(len(layer.decode_table(shape)))
-    return sizes
+def _inside(name: str, values: Tensor, size: int | None) -> None:
+    if size is None or not values.numel():
+        return
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= size:
+        raise AssertionError(f"check_symbols: {name} must be in [0, {size}), got [{low}, {high}].")
 
 
 def check_repr(layer: Any, example: Tensor) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from splitpriv.testing.checks_values import ALPHA, same_law
 from splitpriv.testing.inputs import accepts, claims_epsilon, copies, example_batch
+from splitpriv.testing.noise import encoded_noise, noise_of
 from splitpriv.testing.sources import Played, has_source, playing
 from splitpriv.testing.statistics import Array, association_p
 
@@ -34,7 +35,7 @@ def visible(layer: Any, example: Tensor) -> Tensor | None:
         return None
     batch = example.repeat(math.ceil(needed / elements), *[1] * (example.ndim - 1))
     others = [torch.zeros_like(batch), -batch]
-    tried = [layer.encode(features) for features in (batch, *others) if accepts(layer, features)]
+    tried = [encoded_noise(layer, features) for features in (batch, *others) if accepts(layer, features)]
     if all(torch.equal(symbols, tried[0][:1].expand_as(symbols)) for symbols in tried):
         return None  # a constant tells nothing
     return batch
@@ -73,7 +74,7 @@ def check_noise_in_eval(layer: Any, example: Tensor) -> None:
     for training in (True, False):
         layer.train(training)
         repeats.append(_repeats(layer, example))
-        drawn.append(layer.encode(many))
+        drawn.append(encoded_noise(layer, many))
     layer.train(was)
     if repeats[0] != repeats[1]:
         mode = "train" if repeats[0] else "eval"
@@ -84,7 +85,7 @@ def check_noise_in_eval(layer: Any, example: Tensor) -> None:
 
 def _repeats(layer: Any, example: Tensor) -> bool:
     batch = visible(layer, example)
-    return batch is not None and len({layer.encode(batch).cpu().numpy().tobytes() for _ in range(4)}) < 4
+    return batch is not None and len({encoded_noise(layer, batch).cpu().numpy().tobytes() for _ in range(4)}) < 4
 
 
 def check_independent_noise(layer: Any, example: Tensor) -> None:
@@ -123,7 +124,7 @@ def _associated(one: Array, other: Array) -> float:
 
 
 def _symbols(layer: Any, batch: Tensor) -> Array:
-    symbols: Array = layer.encode(batch).reshape(len(batch), -1)[:, :_POSITIONS].cpu().numpy()
+    symbols: Array = encoded_noise(layer, batch).reshape(len(batch), -1)[:, :_POSITIONS].cpu().numpy()
     return symbols
 
 
@@ -145,11 +146,11 @@ def check_batch_independence(layer: Any, example: Tensor) -> None:
     beside = [record for record in [*beside, -own] if accepts(layer, torch.stack([own, record]))]
     noisy = claims_epsilon(layer, example)
     count = 1024 if noisy else 2
-    alone = layer.encode(copies(own, count))
+    alone = encoded_noise(layer, copies(own, count))
     for other in beside:
         mixed = torch.stack([own, other, other]).repeat(count, *[1] * own.ndim)
         for turn in range(2):  # the record first, and last
-            found = layer.encode(mixed.roll(turn, 0))[turn::3]
+            found = noise_of(layer, layer.encode(mixed.roll(turn, 0))[turn::3], copies(own, count))
             same = same_law(alone, found) if noisy else torch.allclose(alone, found, rtol=1e-4, atol=1e-6)
             if not same:
                 raise AssertionError(
@@ -180,7 +181,7 @@ def check_seed(layer: Any, example: Tensor) -> None:
     with torch.random.fork_rng(devices=[]):
         for _ in range(2):
             torch.manual_seed(7)
-            global_seed.append(layer.encode(batch))
+            global_seed.append(encoded_noise(layer, batch))
     follows_torch = torch.equal(*global_seed)
     secure = getattr(layer, "secure", None)
     if follows_torch and secure is not False:
@@ -191,8 +192,9 @@ def check_seed(layer: Any, example: Tensor) -> None:
     if has_source(layer):
         played = []
         for seed in (5, 5, 6):
-            with playing(layer, Played(seed)):
-                played.append(layer.encode(batch))
+            twin = copy.deepcopy(layer)
+            with playing(twin, Played(seed)):
+                played.append(encoded_noise(twin, batch))
         if not torch.equal(played[0], played[1]) or torch.equal(played[0], played[2]):
             raise AssertionError("check_seed: the layer's source must decide its noise, got noise from elsewhere.")
     elif secure is False and not follows_torch:
@@ -226,7 +228,7 @@ def check_pickle(layer: Any, example: Tensor) -> None:
     batch = visible(layer, example)
     if batch is None:
         return
-    drawn = [twin.encode(batch).cpu().numpy().tobytes() for twin in twins]
+    drawn = [encoded_noise(twin, batch).cpu().numpy().tobytes() for twin in twins]
     if len(set(drawn)) < len(drawn):
         raise AssertionError(
             "check_pickle: copies must draw noise of their own, got the same symbols from two of them. "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from fractions import Fraction
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,14 @@ import torch
 from torch import Tensor
 
 from splitpriv.accounting import epsilon_total, simulation
+from splitpriv.cut import packs
+from splitpriv.mechanisms import EndlessCodebook
 from splitpriv.release import pack, unpack
 from splitpriv.release.packing import bits_for, bytes_for
 from splitpriv.split_model import SplitModel
-from splitpriv.testing.inputs import claims_epsilon, copies, example_batch, records
+from splitpriv.testing.inputs import channel_outputs, claims_epsilon, copies, example_batch, records, table_size
+from splitpriv.testing.noise import channel_pairs, sets_channel
+from splitpriv.testing.sources import Played, has_source, playing
 from splitpriv.testing.statistics import difference_p
 
 ALPHA = 1e-9
@@ -42,7 +47,11 @@ def check_gradient(layer: Any, example: Tensor) -> None:
     if released.requires_grad:
         (slope,) = torch.autograd.grad(released.sum(), features, allow_unused=True)
         _finite_slope("forward", slope, allow_none=True)
-    if claims_epsilon(layer, example) and released.requires_grad and not _is_decoded(layer, released.detach()):
+    if (
+        claims_epsilon(layer, example)
+        and released.requires_grad
+        and not _is_decoded(layer, features, released.detach())
+    ):
         raise AssertionError(
             "check_gradient: a release with a gradient must hold values that decode gives, got others. "
             "x + (released - x).detach() leaks low bits of x; use a torch.autograd.Function."
@@ -63,15 +72,28 @@ def _finite_slope(name: str, slope: Tensor | None, allow_none: bool = False) -> 
         raise AssertionError(f"check_gradient: the gradient of {name} must be finite, got NaN or infinity.")
 
 
-def _is_decoded(layer: Any, released: Tensor) -> bool:
+def _is_decoded(layer: Any, features: Tensor, released: Tensor) -> bool:
     """Whether values are those of the decode table; True where there is none to compare with."""
     if not callable(getattr(layer, "decode_table", None)):
         return True
-    table = layer.decode_table(tuple(released.shape[1:])).to(released)
+    table = layer.decode_table(tuple(released.shape[1:]))
+    if isinstance(table, EndlessCodebook):
+        return not has_source(layer) or _decodes_the_same(layer, features)
+    table = table.to(released)
     if table.ndim > 1:
         table, released = table.flatten(1), released.flatten(1)
         return bool((released[:, None] == table[None]).all(-1).any(-1).all()) if table.numel() < 1 << 20 else True
     return bool(torch.isin(released, table).all())
+
+
+def _decodes_the_same(layer: Any, features: Tensor) -> bool:
+    """Whether, of the same bytes, forward makes what decode makes of the symbols."""
+    twin, other = copy.deepcopy(layer), copy.deepcopy(layer)
+    with playing(twin, Played(11)):
+        released: Tensor = twin(features).detach()
+    with playing(other, Played(11)):
+        decoded: Tensor = other.decode(other.encode(features)).detach()
+    return torch.equal(released, decoded.to(released.dtype))
 
 
 def check_state_dict(layer: Any, example: Tensor) -> None:
@@ -121,16 +143,14 @@ def check_packing(layer: Any, example: Tensor) -> None:
     if not symbols.is_floating_point():
         if not callable(getattr(layer, "decode_table", None)):
             return  # released by other means than a table
-        table = layer.decode_table(shape)
-        bits = bits_for(max(2, len(table)))
-        if not 0 <= int(symbols.min()) <= int(symbols.max()) < len(table):
+        table, size = layer.decode_table(shape), table_size(layer, example) or 0
+        if not 0 <= int(symbols.min()) <= int(symbols.max()) < size:
             return  # check_symbols says so
-        again = unpack(pack(symbols, bits), bits, symbols.shape[1:])
-        looked_up = table[again.long()].reshape(layer.decode(symbols).shape)
-        if not torch.equal(looked_up, layer.decode(symbols)):
+        decoded = layer.decode(symbols).cpu()
+        if not torch.equal(_looked_up(table, symbols).reshape(decoded.shape), decoded):
             raise AssertionError("check_packing: decode_table must give what decode gives, got other values.")
-        if callable(getattr(layer, "encode_packed", None)):
-            _check_packed(layer.encode_packed(example), bits, tuple(symbols.shape), len(table))
+        if packs(layer):
+            _check_packed(layer.encode_packed(example), bits_for(max(2, size)), tuple(symbols.shape), size)
     release = _released(layer, example)
     got = torch.stack([release[i][0] for i in range(len(release))])
     direct = layer.decode(symbols)
@@ -145,6 +165,15 @@ def check_packing(layer: Any, example: Tensor) -> None:
         same = same_law(torch.stack([released[i][0] for i in range(256)]), twin.decode(twin.encode(many)))
     if not same:
         raise AssertionError("check_packing: a release must give back what is encoded, got other features.")
+
+
+def _looked_up(table: Tensor | EndlessCodebook, symbols: Tensor) -> Tensor:
+    """What a release decodes symbols to, after packing them: of an endless codebook's numbers only the indices."""
+    if isinstance(table, EndlessCodebook):
+        bits, index = bits_for(table.size), symbols % table.size
+        return table.codewords(symbols.cpu() - index.cpu() + unpack(pack(index, bits), bits, ()).long())
+    bits = bits_for(max(2, len(table)))
+    return table.cpu()[unpack(pack(symbols, bits), bits, symbols.shape[1:]).long()]
 
 
 def _check_packed(packed: Tensor, bits: int, shape: tuple[int, ...], alphabet: int) -> None:
@@ -235,7 +264,8 @@ def check_log_prob(layer: Any, example: Tensor) -> None:
     """Log-likelihoods are finite and, where an alphabet can be summed over, those of a law.
 
     A relaxation may lose probability between the points where it is exact; it may never gain any, and must be
-    exact for some features.
+    exact for some features. Where records name m of N symbols it must give the channel's own probabilities as its
+    ``temperature`` goes to 0.
 
     Args:
         layer: to check; the score of a layer without an epsilon only has to be finite.
@@ -249,19 +279,47 @@ def check_log_prob(layer: Any, example: Tensor) -> None:
     found = layer.log_prob(symbols, example)
     if not bool(torch.isfinite(found).all()) or len(found) != len(example):
         raise AssertionError("check_log_prob: ln Pr must be finite, one or more for each record, got another result.")
-    channel = layer.channel(tuple(example.shape[1:])) if callable(getattr(layer, "channel", None)) else None
-    if not claims_epsilon(layer, example) or channel is None or found.shape != symbols.shape or channel.outputs > 4096:
+    if not claims_epsilon(layer, example):
+        return
+    if sets_channel(layer, tuple(example.shape[1:])) is not None:
+        _check_sets(layer, example, symbols)
+        return
+    outputs = channel_outputs(layer, example) or table_size(layer, example)
+    if outputs is None or found.shape != symbols.shape or outputs > 4096 or int(symbols.max()) >= outputs:
         return
     sums, step = [], max(1, (1 << 20) // max(symbols[0].numel(), example[0].numel()))
     for record in records(layer, example)[:6]:
         total = torch.zeros(symbols[0].shape, dtype=torch.float64, device=symbols.device)
-        for start in range(0, channel.outputs, step):
-            part = torch.arange(start, min(start + step, channel.outputs), device=symbols.device).to(symbols.dtype)
+        for start in range(0, outputs, step):
+            part = torch.arange(start, min(start + step, outputs), device=symbols.device).to(symbols.dtype)
             every = part.reshape(-1, *[1] * (symbols.ndim - 1)).expand(-1, *symbols.shape[1:]).contiguous()
             total += layer.log_prob(every, copies(record.double(), len(part))).detach().double().exp().sum(0)
         sums.append(total.reshape(-1))
     least, most = (float(v) for v in torch.aminmax(torch.cat(sums)))
     nearest = float((torch.cat(sums) - 1).abs().min())
     if most > 1 + 1e-4 or nearest > 1e-4:
-        got = f"sums between {least:.6g} and {most:.6g}"
-        raise AssertionError(f"check_log_prob: probabilities must sum to one over the symbols, got {got}.")
+        _refuse_sums(least, most)
+
+
+def _refuse_sums(least: float, most: float) -> None:
+    got = f"sums between {least:.6g} and {most:.6g}"
+    raise AssertionError(f"check_log_prob: probabilities must sum to one over the symbols, got {got}.")
+
+
+def _check_sets(layer: Any, example: Tensor, symbols: Tensor) -> None:
+    """Of records that name m of N symbols: the weights themselves, where a relaxation is as good as off."""
+    channel = layer.channel(tuple(example.shape[1:]))
+    step = {"temperature": 1e-12} if "temperature" in signature(layer.log_prob).parameters else {}
+    written = channel_pairs(layer, symbols, example)[1].to(symbols)
+    sums = torch.zeros(len(example), dtype=torch.float64)
+    for other in range(channel.size):
+        every = symbols - written + other  # the same book, where symbols number codewords
+        read, index = channel_pairs(layer, every, example)
+        if not 0 <= int(index.min()) <= int(index.max()) < channel.size:
+            return  # check_symbols says so
+        chances = layer.log_prob(every, example, **step).detach().double().cpu().exp()
+        if not torch.allclose(chances, channel.log_prob(index, read).cpu().exp(), rtol=1e-4, atol=0.0):
+            raise AssertionError("check_log_prob: ln Pr must be that of the channel, got other probabilities.")
+        sums += chances
+    if not torch.allclose(sums, torch.ones_like(sums), rtol=0.0, atol=1e-4):
+        _refuse_sums(float(sums.min()), float(sums.max()))

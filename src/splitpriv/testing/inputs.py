@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from splitpriv._errors import InvalidParameterError, SplitPrivError
 from splitpriv._validation import features as checked
+from splitpriv.mechanisms import EndlessCodebook
 
 
 def example_batch(
@@ -47,9 +48,10 @@ def records(
 ) -> list[Tensor]:  # shapes: (*feature)
     """A few records that lie far apart and that the layer takes: some of the example's, and extremes."""
     reach = float(example.abs().max()) or 1.0
-    first = example[0]
+    first, most = example[0], torch.finfo(example.dtype).max
     tried = [*example[:3], -first, torch.zeros_like(first)]
-    tried += [torch.full_like(first, sign * scale * reach) for scale in (0.25, 1, 1e3) for sign in (1, -1)]
+    sizes = [min(most, scale * reach) for scale in (0.25, 1, 1e3)]
+    tried += [torch.full_like(first, sign * size) for size in sizes for sign in (1, -1)]
     peak = torch.zeros_like(first).flatten()
     peak[0] = reach
     peak[-1] = -reach
@@ -131,3 +133,17 @@ def claims_epsilon(layer: nn.Module, example: Tensor) -> bool:
     """Whether a layer claims a finite epsilon for such records; a defence does not."""
     spend: Any = layer.spend  # found by name, as everything that a layer offers
     return math.isfinite(spend(tuple(example.shape[1:])).per_record)
+
+
+def channel_outputs(layer: Any, example: Tensor) -> int | None:
+    """How many symbols a layer's channel writes; None where it declares none."""
+    channel = layer.channel(tuple(example.shape[1:])) if callable(getattr(layer, "channel", None)) else None
+    return None if channel is None else int(channel.outputs)
+
+
+def table_size(layer: Any, example: Tensor) -> int | None:
+    """How many symbols a layer's ``decode_table`` gives a value; None where it has none."""
+    if not callable(getattr(layer, "decode_table", None)):
+        return None
+    table: Any = layer.decode_table(tuple(example.shape[1:]))
+    return table.size * table.positions if isinstance(table, EndlessCodebook) else len(table)

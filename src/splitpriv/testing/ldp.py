@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +13,9 @@ from splitpriv._errors import InvalidParameterError
 from splitpriv.mechanisms.rounding import log_up, show
 from splitpriv.testing.bound import bound
 from splitpriv.testing.drive import Drive
+from splitpriv.testing.drive_sets import drive_sets
 from splitpriv.testing.inputs import example_batch
+from splitpriv.testing.noise import sets_channel
 from splitpriv.testing.result import LDPResult
 from splitpriv.testing.sources import Played, playing
 from splitpriv.testing.tables import declared_table, exceeds, worst_pair
@@ -37,12 +40,17 @@ def assert_ldp(
       every prefix of a row that is reached, at features that are searched for through ``quantize`` (most of the draws
       go to the two rows that differ most). Without ``quantize``, each symbol must fit some row.
     * with every 16-bit word, once each, as the leading bits of the draws, at every input that a record can be
-      filled with. How a sampler takes its bytes is its own affair: words per element and bit planes are
-      recognised. Counts that agree with the table to within its ties prove ``encode`` to 16 bits, and the
-      result says so. Counts that do not agree prove nothing, since another sampler may read another way; there the
-      draws decide.
+      filled with. How a sampler takes its bytes is its own affair: words per element are recognised, and the slices
+      of digits that the sampler of :class:`~splitpriv.mechanisms.RandomizedResponse` reads. Counts that agree with the
+      table to within its ties prove ``encode`` to 16 bits, and the result says so. Counts that do not agree
+      are a fault where the slices were read as they were played and the symbols follow the words; elsewhere they prove
+      nothing, since another sampler may read another way, and the draws decide.
 
-    ``encode_packed``, where a layer has it, is driven with random bytes too: it is what a release calls.
+    Where each record names m of N symbols (:class:`~splitpriv.mechanisms.KClosest`), the table has a row for each set,
+    too many to write out, but two weights in all of them: ε is the logarithm of their ratio, and ``encode`` is held
+    against them at records far apart and at what symbols stand for, alone and beside each other.
+
+    ``encode_packed``, where a layer has it and a release would call it, is driven with random bytes too.
 
     *Elsewhere*, and for what the table does not cover (several symbols, but one use), draws give a lower bound
     on epsilon: Clopper-Pearson at events that are chosen on the first half of the draws and tested on the second,
@@ -96,16 +104,22 @@ def assert_ldp(
             f"assert_ldp: layer must claim a finite epsilon, got {show(claim)} from {type(layer).__name__}. "
             "A defence guarantees nothing that could be tested."
         )
-    table = declared_table(layer, shape)
-    if table is None:
+    table, sets = declared_table(layer, shape), sets_channel(layer, shape)
+    if table is None and sets is None:
         return _from_draws(layer, example, claim, spend, draws, alpha, seed)
-    ratio, *worst = worst_pair(table)
-    if exceeds(ratio, claim):
+    # A row of two weights needs no table: two records can name different symbols throughout.
+    worst = (Fraction(sets.near, sets.far), 0, 1) if table is None and sets is not None else worst_pair(table or [])
+    if exceeds(worst[0], claim):
+        between = "records that name other symbols" if table is None else f"inputs {worst[1]} and {worst[2]}"
         raise AssertionError(
             f"assert_ldp: the table must cost at most the epsilon claimed, {show(claim)}, got "
-            f"{show(log_up(ratio))} between inputs {worst[0]} and {worst[1]}. Claim what the table costs."
+            f"{show(log_up(worst[0]))} between {between}. Claim what the table costs."
         )
-    driven = Drive(layer, example, table, (worst[0], worst[1]), draws, alpha / 2, seed).run()
+    if sets is not None:
+        driven = drive_sets(layer, example, sets, draws=draws, alpha=alpha / 2, seed=seed)
+    else:
+        driven = Drive(layer, example, table or [], worst[1:], draws, alpha / 2, seed).run()
+    ratio = worst[0]
     result = LDPResult("exact", claim, log_up(ratio), alpha, driven)
     if spend.uses < _symbols(layer, example):  # the table speaks of one symbol, the claim of several
         bounded = _from_draws(layer, example, claim, spend, draws, alpha / 2, seed)

@@ -26,68 +26,10 @@ class Played:
         return self._generator.integers(0, 256, count, dtype=np.uint8)
 
 
-class PlayedWords(Played):
-    """Plays every 16-bit word once, as the leading bits of what the first elements draw.
-
-    How a sampler takes its bytes is its own affair. Two ways are known here: a word per element, and
-    planes of one bit per element (leading bits first); each read is taken for whichever fits its
-    size. Whatever else is read is uniform. So this *proves* something where the counts that come out
-    are those of the table, which they can hardly be by accident; where they are not, it proves nothing.
-
-    Args:
-        elements: how many elements are drawn in one call, at least 2**16.
-        planes: whether reads are planes.
-        seed: of all the other bits.
-    """
-
-    WORDS = 1 << 16
-
-    def __init__(self, elements: int, planes: bool, seed: int) -> None:
-        super().__init__(seed)
-        self._elements, self._planes = elements, planes
-        self._first = True
-        self._plane = 0  # how many planes have been played
-
-    def read(self, count: int) -> Bytes:
-        """The next ``count`` bytes, with the enumerated words in them where the size fits."""
-        stream = super().read(count)
-        if self._planes:
-            self._play_planes(stream)
-        elif self._first:
-            self._play_words(stream, self._elements)
-        elif count % 8 == 0:  # ties: the words that decide them are spread evenly
-            self._play_words(stream, count // 8)
-        self._first = False
-        return stream
-
-    def _play_words(self, stream: Bytes, elements: int) -> None:
-        width, rest = divmod(stream.size, elements)
-        if rest or width not in (1, 2, 4, 8):
-            return
-        number = min(elements, self.WORDS)
-        leading = (np.arange(number, dtype=np.uint64) * np.uint64(self.WORDS) // np.uint64(number)).astype(np.uint64)
-        if elements >= self.WORDS and width == 1:  # the low byte of the number is the word, the rest decides ties
-            stream[:number] = (np.arange(number) & 255).astype(np.uint8)
-            return
-        lanes = stream.reshape(elements, width)
-        lanes[:number, -1] = (leading >> np.uint64(8)).astype(np.uint8)
-        if width > 1:
-            lanes[:number, -2] = (leading & np.uint64(255)).astype(np.uint8)
-
-    def _play_planes(self, stream: Bytes) -> None:
-        size = -(-self._elements // 8)
-        number = np.arange(self.WORDS, dtype=np.uint32)
-        for start in range(0, stream.size - size + 1, size):
-            if self._plane < 16:
-                bits = (number >> np.uint32(15 - self._plane)) & np.uint32(1)
-                stream[start : start + self.WORDS // 8] = np.packbits(bits.astype(bool), bitorder="little")
-            self._plane += 1
-
-
-def _places(layer: nn.Module) -> list[tuple[nn.Module, str]]:
+def _places(layer: Any) -> list[tuple[Any, str]]:
     return [
         (module, name)
-        for module in layer.modules()
+        for module in (layer.modules() if isinstance(layer, nn.Module) else [layer])
         for name, value in vars(module).items()
         if callable(getattr(value, "read", None)) and hasattr(value, "secure")
     ]
@@ -99,7 +41,7 @@ def has_source(layer: nn.Module) -> bool:
 
 
 @contextmanager
-def playing(layer: nn.Module, source: Any) -> Iterator[bool]:
+def playing(layer: Any, source: Any) -> Iterator[bool]:
     """Replace every source that a layer holds; yields whether there was one. Its own come back afterwards.
 
     A source is found by what it offers, ``read`` and ``secure``, whatever the attribute is called.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from splitpriv._validation import feature_shape
-from splitpriv.layers import LaplaceLDP, RandomResponseLDP, RandomVectorMask, ReluSanitizer
+from splitpriv.layers import CodebookLDP, L1LaplaceLDP, LaplaceLDP, RandomResponseLDP, RandomVectorMask, ReluSanitizer
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -67,11 +67,16 @@ def _awkward(dtype: torch.dtype, thresholds: Sequence[float]) -> list[float]:
     return [value for value in found if math.isfinite(value)]
 
 
-def layers(*, mechanisms_only: bool = False) -> st.SearchStrategy[nn.Module]:
+def layers(*, mechanisms_only: bool = False, shape: Sequence[int] | None = None) -> st.SearchStrategy[nn.Module]:
     """Shipped layers over the ranges of their parameters, with secure noise.
 
     Args:
         mechanisms_only: leave out the defences, which claim no epsilon.
+        shape: feature shape without batch, for layers that take one only: those with a codebook, of 2 to 9
+            codewords. None leaves them out.
+
+    Raises:
+        ShapeError: ``shape`` is not a sequence of positive ints.
     """
     epsilon = st.floats(0.01, 12.0)
     per = st.sampled_from(["element", "record"])
@@ -86,9 +91,32 @@ def layers(*, mechanisms_only: bool = False) -> st.SearchStrategy[nn.Module]:
         outside=st.sampled_from(["zero", "clamp"]),
         levels=st.sampled_from([None, 3, 5, 17, 65]),
     )
-    found: list[st.SearchStrategy[Any]] = [response, laplace]
+    limited = st.builds(L1LaplaceLDP, epsilon=epsilon, radius=st.floats(0.01, 100.0))
+    found: list[st.SearchStrategy[Any]] = [response, laplace, limited]
+    if shape is not None:
+        found += _with_codebook(feature_shape("strategies.layers", shape), epsilon)
     if not mechanisms_only:
         nonce = st.binary(min_size=16, max_size=32)
         found += [st.builds(RandomVectorMask, nonce, entries=st.sampled_from(["sign", "dyadic"]))]
         found += [st.builds(ReluSanitizer, nonce)]
     return st.one_of(found)
+
+
+def _with_codebook(shape: tuple[int, ...], epsilon: st.SearchStrategy[float]) -> list[st.SearchStrategy[Any]]:
+    """Codebooks of a shape, and random ones where it has two elements or more, of any m."""
+    size = st.integers(2, 9)
+    sizes = size.flatmap(lambda n: st.tuples(st.just(n), st.one_of(st.just("auto"), st.integers(1, n - 1))))
+    seeds = st.integers(0, 2**32)
+
+    def fixed(options: tuple[int, Any], seed: int, epsilon: float, decode: str) -> nn.Module:
+        words = torch.randn(options[0], *shape, generator=torch.Generator().manual_seed(seed))
+        return CodebookLDP(words, epsilon=epsilon, closest=options[1], decode=decode)
+
+    def fresh(options: tuple[int, Any], nonce: bytes, epsilon: float) -> nn.Module:
+        return CodebookLDP.random(math.prod(shape), size=options[0], epsilon=epsilon, closest=options[1], nonce=nonce)
+
+    decode = st.sampled_from(["codeword", "membership"])
+    found: list[st.SearchStrategy[Any]] = [st.builds(fixed, sizes, seeds, epsilon, decode)]
+    if math.prod(shape) > 1:
+        found.append(st.builds(fresh, sizes, st.binary(min_size=16, max_size=16), epsilon))
+    return found
