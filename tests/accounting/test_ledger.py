@@ -294,3 +294,9 @@ def test_an_id_that_equals_another_is_that_one_in_memory_and_in_a_file(tmp_path:
         for record in ("a", _Name.A, 1, _Number.ONE):
             ledger.charge(1.0, ids=[record])
         assert [ledger.spent("a"), ledger.spent(_Name.A), ledger.spent(1)] == [2.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize("dataset", [None, 0, b"x", math.nan])
+def test_a_data_set_is_named_by_a_str(dataset: Any) -> None:
+    with pytest.raises(InvalidParameterError, match="dataset must be a str, got dataset="):
+        Ledger().charge(1.0, ids=["a"], dataset=dataset)

@@ -59,6 +59,8 @@ def charge_ledgers(
 ) -> None:
     """Charge the ledgers in force and ``more``, each once."""
     epsilon, uses = checked(epsilon, uses)
+    if not isinstance(dataset, str):  # a NaN is never the same set twice
+        raise InvalidParameterError(message("Ledger.charge", "dataset", "a str", dataset))
     counts = None if ids is None else count(ids)
     if simulating() or (counts is not None and not counts):
         return
