@@ -412,3 +412,10 @@ def test_packed_symbols_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(RandomResponseLDP, "encode_packed", lambda self, x: stray)
     with pytest.raises(InvalidParameterError, match="padding bits must be zero, got stray bits in record 0"):
         SplitModel(nn.Linear(6, 5), nn.Linear(5, 3), RandomResponseLDP(epsilon=2.0)).release(X, progress=False)
+
+
+def test_what_ties_rows_is_charged_as_one_use_also_where_the_record_s_own_uses_cost_as_much() -> None:
+    # The record whose rows are tied may owe them to another mechanism than the one that is cheapest for its own row.
+    with Ledger() as ledger:
+        make(edge_data="private", edge_records=1).release(X[:1], progress=False)
+        assert ledger._book.common.uses == ((ledger.epsilon, 1),)

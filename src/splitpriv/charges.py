@@ -43,9 +43,10 @@ def charge_rows(model: SplitModel, price: Price, rows: int, ids: Sequence[str | 
     learned = model.joint and model._has_learned()
     if learned:
         cost = max(cost, scale_up(price.tied, rows))
+    epsilon, uses = as_uses(price.spend, cost)
     if learned or price.rows != 0:
         ids = None  # any record that the weights have learned from pays, whatever its id
-    epsilon, uses = as_uses(price.spend, cost)
+        epsilon, uses = cost, 1  # what ties rows may be another mechanism than the one whose uses cost as much
     accounting.charge(epsilon, ids=ids, dataset=dataset, uses=uses)
     warn_if_unbounded(model, price, cost)
     return cost

@@ -56,7 +56,9 @@ class Sender:
             raise PrivacyError("SplitModel: cache must be None in joint training, whose edge changes at every step.")
         self._model = model
         self._features = cache.memo([model.edge, model.cut], dataset)
-        self._label_rows = cache.memo(["labels", str(model._labels)], dataset)
+        layer = model._labels.layer
+        drawn = "" if layer is None else f"{layer.epsilon!r} over {layer.kept}"  # what the text leaves out
+        self._label_rows = cache.memo(["labels", str(model._labels), drawn], dataset)
         self._listed: Sequence[Any] | None = None
         self._looked = False
 
@@ -64,6 +66,7 @@ class Sender:
         """What a record that was sent has paid, its label included where one was."""
         shape = self._features.feature_shape() or ()
         price, self._model._feature_shape = self._priced(shape), shape
+        self._features.refuse_other_price(*as_uses(price.spend, price.per_record()))
         return self._model._labels.priced(price) if labelled else price
 
     def _priced(self, shape: Sequence[int]) -> Price:

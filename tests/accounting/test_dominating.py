@@ -17,6 +17,7 @@ from splitpriv.accounting import dominating as module
 from splitpriv.accounting.dominating import dominating
 from splitpriv.accounting.moments import Atoms
 from splitpriv.mechanisms import Channel, DiscreteLaplace, RandomizedResponse
+from splitpriv.mechanisms.worst_pair import WorstPair
 
 
 @st.composite
@@ -119,3 +120,18 @@ def test_symmetric_tables_have_one_curve() -> None:
     channel = Channel([[20 if x == y else 1 for y in range(size)] for x in range(size)])
     assert len(module._curves(channel) or []) == 1
     assert_curve_of_the_worst_rows(channel)
+
+
+def test_a_stretch_moves_every_loss_and_every_mass() -> None:
+    class Rounded(Channel):
+        def worst_pair(self) -> WorstPair:
+            return WorstPair.of([3, 1], [1, 3], stretch=0.25)
+
+    atoms = dominating(Rounded([[3, 1], [1, 3]]))
+    found = dict(zip(atoms.losses.tolist(), atoms.masses.tolist(), strict=True))
+    for p, q in ((3, 1), (1, 3)):  # exp(k) (p - alpha exp(-2k) q)+
+        loss = math.log(p / q) + 0.5
+        nearest = min(found, key=lambda each: abs(each - loss))
+        assert loss <= nearest <= loss + 1e-12
+        assert p / 4 * math.exp(0.25) <= found[nearest] * (1 + 1e-15) <= p / 4 * math.exp(0.25) + 1e-12
+    assert atoms.stretch == 0.25

@@ -8,8 +8,12 @@ import math
 import multiprocessing
 import threading
 import warnings
+from enum import Enum, IntEnum
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -259,3 +263,40 @@ def test_repr() -> None:
         charge(2.0, ids=["a"])
     assert repr(ledger) == "Ledger(spent=2 by the worst record, limit=8, ids=1)"
     assert "limit=none" in repr(Ledger())
+
+
+def test_ids_may_be_an_iterator() -> None:
+    with Ledger(limit=1.0) as ledger:
+        charge(1.0, ids=iter(["a", "a"][:1]))
+        assert ledger.spent("a") == 1.0
+        with pytest.raises(BudgetExceeded, match="limit must not be passed"):
+            charge(1.0, ids=(record for record in ["a"]))
+
+
+@pytest.mark.parametrize("uses", [np.uint8(200), np.int16(20_000), np.int64(1 << 62)])
+def test_uses_that_are_numpy_integers_do_not_overflow(uses: Any, tmp_path: Path) -> None:
+    for ledger in (Ledger(), Ledger(path=tmp_path / "spent.db")):
+        ledger.charge(2.0**-8, ids=["a", "a"], uses=uses)
+        ledger.charge(2.0**-8, ids=["a"], uses=uses)
+        assert ledger.spent("a") == 3 * int(uses) / 256
+
+
+class _Name(str, Enum):
+    A = "a"
+
+
+class _Number(IntEnum):
+    ONE = 1
+
+
+def test_an_id_that_equals_another_is_that_one_in_memory_and_in_a_file(tmp_path: Path) -> None:
+    for ledger in (Ledger(), Ledger(path=tmp_path / "spent.db")):
+        for record in ("a", _Name.A, 1, _Number.ONE):
+            ledger.charge(1.0, ids=[record])
+        assert [ledger.spent("a"), ledger.spent(_Name.A), ledger.spent(1)] == [2.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize("dataset", [None, 0, b"x", math.nan])
+def test_a_data_set_is_named_by_a_str(dataset: Any) -> None:
+    with pytest.raises(InvalidParameterError, match="dataset must be a str, got dataset="):
+        Ledger().charge(1.0, ids=["a"], dataset=dataset)

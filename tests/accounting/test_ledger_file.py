@@ -387,3 +387,24 @@ def test_a_ledger_in_memory_remembers_its_last_charges(monkeypatch: pytest.Monke
     ledger.export(written)
     report = strict(written.getvalue())
     assert (len(report["charges"]), report["charges_left_out"], report["epsilon"]) == (3, 2, 5.0)
+
+
+@pytest.mark.parametrize("step", ["charge", "read"])
+def test_an_interrupt_just_after_a_transaction_began_leaves_nothing_open(
+    step: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(path=path)
+    original = database.Database.begin
+
+    def interrupted(self: database.Database, write: bool) -> None:
+        original(self, write)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(database.Database, "begin", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _ = ledger.epsilon if step == "read" else ledger.charge(1.0)
+    monkeypatch.undo()
+    assert elsewhere(path, "ledger.charge(4.0)").returncode == 0  # not locked
+    assert ledger.epsilon == 4.0  # not a snapshot from before
+    ledger.charge(2.0)
+    assert ledger.epsilon == 6.0

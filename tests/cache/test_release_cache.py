@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import sqlite3
 from pathlib import Path
@@ -13,12 +14,15 @@ from torch import Tensor, nn
 
 from splitpriv import (
     BudgetExceeded,
+    CodebookLDP,
     InvalidParameterError,
+    LabelLDP,
     LaplaceLDP,
     LedgerFileError,
     NonFiniteError,
     PrivacyError,
     PrivacyWarning,
+    RandomCodebookLDP,
     RandomResponseLDP,
     RandomVectorMask,
     ReleaseCache,
@@ -28,6 +32,7 @@ from splitpriv import (
 )
 from splitpriv.accounting import Ledger, epsilon_total
 from splitpriv.cache.fingerprint import fingerprint
+from splitpriv.mechanisms import KClosest
 
 X = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(12)
@@ -300,3 +305,47 @@ def test_the_ledger_of_the_file_pays_whether_or_not_it_is_in_force(tmp_path: Pat
     change_weight(model)
     with pytest.raises(BudgetExceeded):
         sent(model, cache)
+
+
+def test_label_mechanisms_that_read_alike_have_keys_of_their_own(cache: ReleaseCache) -> None:
+    priors = ([0.45, 0.45, 0.05, 0.05], [0.05, 0.05, 0.45, 0.45])
+    first, second = (make(labels=LabelLDP(4, epsilon=1.0, prior=prior)) for prior in priors)
+    assert str(first.label_layer) == str(second.label_layer)
+    for model, kept in ((first, {0, 1}), (second, {2, 3})):
+        release = sent(model, cache, (X, Y % 4))
+        assert {int(release[k][1]) for k in range(12)} <= kept
+
+
+def test_the_number_of_close_codewords_is_part_of_the_key() -> None:
+    fixed = CodebookLDP(torch.eye(8), epsilon=2.0, closest=1), RandomCodebookLDP(8, size=16, epsilon=2.0, closest=1)
+    for layer in fixed:
+        other = copy.deepcopy(layer)
+        other.mechanism = KClosest(layer.size, 3, epsilon=2.0)
+        assert fingerprint([layer]) != fingerprint([other])
+
+
+class _Secretive(nn.Module):
+    """A layer of one's own whose epsilon is in no public attribute."""
+
+    secure = True
+
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        object.__setattr__(self, "_inner", RandomResponseLDP(epsilon=epsilon))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_inner"], name)
+
+
+def test_what_is_stored_is_not_sold_at_another_price(cache: ReleaseCache) -> None:
+    layers = _Secretive(8.0), _Secretive(0.5)
+    assert fingerprint([layers[0]]) == fingerprint([layers[1]])
+    dear, cheap = (make(layer) for layer in layers)
+    assert sent(dear, cache, X[:6], IDS[:6]).epsilon == 64.0
+    for ids in (IDS[:6], IDS[6:]):  # stored, and not
+        with pytest.raises(
+            PrivacyError, match=r"price must be the one that was paid under a key, got epsilon 0\.5 x 8"
+        ):
+            sent(cheap, cache, X[:6], ids)
+    assert cache.ledger.epsilon == 64.0
+    assert cache.ledger.spent(IDS[6]) == 0.0

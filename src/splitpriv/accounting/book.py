@@ -127,8 +127,9 @@ def count(ids: Sequence[RecordId]) -> Counter[RecordId]:
     """How often each id is in a list, which must be one of ids."""
     if isinstance(ids, (str, bytes)):
         raise InvalidParameterError("Ledger: ids must be a list, got one string. Put it in a list.")
-    for record in ids:
+    listed = list(ids)  # an iterator can be read only once
+    for record in listed:
         if isinstance(record, bool) or not isinstance(record, (str, int)):
             kind = type(record).__name__
             raise InvalidParameterError(f"Ledger: ids must be str or int, got {kind}. Convert tensors with .tolist().")
-    return Counter(ids)
+    return Counter(listed)

@@ -58,7 +58,9 @@ def charge_ledgers(
     more: Sequence[Ledger], epsilon: float, ids: Sequence[RecordId] | None, dataset: str, uses: int
 ) -> None:
     """Charge the ledgers in force and ``more``, each once."""
-    epsilon = checked(epsilon, uses)
+    epsilon, uses = checked(epsilon, uses)
+    if not isinstance(dataset, str):  # a NaN is never the same set twice
+        raise InvalidParameterError(message("Ledger.charge", "dataset", "a str", dataset))
     counts = None if ids is None else count(ids)
     if simulating() or (counts is not None and not counts):
         return
@@ -68,14 +70,14 @@ def charge_ledgers(
             transaction.charge(ledger, made)
 
 
-def checked(epsilon: float, uses: int) -> float:
-    """Refuse a loss or a number of uses that is none; the loss as a float, rounded outward."""
+def checked(epsilon: float, uses: int) -> tuple[float, int]:
+    """Refuse a loss or a number of uses that is none; the loss as a float, rounded outward, the uses as an int."""
     if isinstance(epsilon, bool) or not epsilon >= 0:  # also refuses NaN
         raise InvalidParameterError(message("Ledger.charge", "epsilon", ">= 0", epsilon))
-    check.integer("Ledger.charge", "uses", uses, 1, MAX_USES)
+    uses = check.integer("Ledger.charge", "uses", uses, 1, MAX_USES)  # NumPy's integers would overflow in sums
     if type(epsilon) is float:
-        return abs(epsilon)  # no -0.0
-    return math.inf if math.isinf(epsilon) else round_up(Fraction(epsilon)) + 0.0
+        return abs(epsilon), uses  # no -0.0
+    return (math.inf if math.isinf(epsilon) else round_up(Fraction(epsilon)) + 0.0), uses
 
 
 class Transaction:
@@ -108,8 +110,8 @@ class Transaction:
                     books[ledger._book] = ledger
             self.ledgers = list(books.values())
             for book in sorted((b for b in books if b.path is not None), key=lambda b: b.path or ""):
+                self._begun.append(book)  # before it begins: an interrupt in between must not leave the file locked
                 book.begin()
-                self._begun.append(book)
         except BaseException:
             self._release()
             raise

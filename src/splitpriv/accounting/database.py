@@ -66,7 +66,6 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._process = 0
         self._checked = False
-        self._in_transaction = False
         with self.explained():
             status = os.stat(path)
             self._file = status.st_dev, status.st_ino
@@ -77,7 +76,9 @@ class Database:
     @property
     def in_transaction(self) -> bool:
         """Whether this process has begun, and not yet committed or rolled back."""
-        return self._in_transaction and self._process == os.getpid()
+        # SQLite's word for it: a note of one's own would be wrong after an interrupt between the two.
+        connection = self._connection
+        return connection is not None and self._process == os.getpid() and connection.in_transaction
 
     def begin(self, write: bool) -> None:
         """Start a transaction; one that writes is alone, in this process and in all others."""
@@ -85,20 +86,17 @@ class Database:
             connection = self._connect()
             self._refuse_replaced()
             connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-            self._in_transaction = True
 
     def commit(self) -> None:
         """Put the transaction on the disk: after this it survives kill -9 and a power cut."""
         with self.explained():
             self._connect().execute("COMMIT")
-            self._in_transaction = False
 
     def rollback(self) -> None:
         """Forget the transaction; nothing where there is none."""
         if self.in_transaction and self._connection is not None:
             with suppress(sqlite3.Error):  # a full disk may have rolled back by itself
                 self._connection.execute("ROLLBACK")
-        self._in_transaction = False
 
     def all(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run one statement, and return its rows."""
@@ -120,7 +118,7 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         if self._connection is not None and self._process != os.getpid():
             _inherited.append(self._connection)
-            self._connection, self._in_transaction = None, False
+            self._connection = None
         if self._connection is None:
             self._connection = _open(self.path)
             self._process = os.getpid()

@@ -75,8 +75,8 @@ class FileBook(Book):
         if self.database.in_transaction:
             yield
             return
-        self.database.begin(write=False)
         try:
+            self.database.begin(write=False)
             self._load()
             yield
         finally:
@@ -234,9 +234,10 @@ def _encoded_name(name: str) -> bytes:
 def encoded(record: RecordId) -> int | str | bytes:
     """An id as SQLite holds it: as it is, but for huge integers and for text that is not Unicode."""
     if isinstance(record, int):
-        return int(record) if -(1 << 63) <= record < 1 << 63 else b"i%x" % record if record > 0 else b"j%x" % -record
+        record = int.__int__(record)
+        return record if -(1 << 63) <= record < 1 << 63 else b"i%x" % record if record > 0 else b"j%x" % -record
     try:
         record.encode()
     except UnicodeEncodeError:
         return b"s" + record.encode("utf-8", "surrogatepass")
-    return str(record)
+    return str.__str__(record)  # an enum's own __str__ would name another record

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from splitpriv.mechanisms import Channel
+
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _PASSING = {"training"}  # the mode that a module is in says nothing of what it releases
 
@@ -17,7 +19,7 @@ def fingerprint(parts: Iterable[nn.Module | str]) -> bytes:
     """32 bytes that change when a part of the chain is changed.
 
     For each module in it: its class, its public attributes of plain types (settings such as a stride or an
-    epsilon), whether its noise is secure, the code of a traced graph; and every parameter and buffer,
+    epsilon) and channels, whether its noise is secure, the code of a traced graph; and every parameter and buffer,
     bit for bit. Devices do not count.
 
     Does not see: code and private attributes of a module that were changed under the same class name. The stored
@@ -43,6 +45,8 @@ def _settings(module: nn.Module) -> list[str]:
     found = {name: value for name, value in vars(module).items() if name[0] != "_" and name not in _PASSING}
     if hasattr(module, "secure"):
         found["secure"] = module.secure
+    channels = {name: f"{value!r} {value.epsilon!r}" for name, value in found.items() if isinstance(value, Channel)}
+    found.update(channels)  # such as the number of close codewords, which no plain attribute holds
     if isinstance(module, torch.fx.GraphModule):
         found["code"] = module.code
     return [f"{name}={value!r}" for name, value in sorted(found.items()) if _is_plain(value)]

@@ -71,6 +71,20 @@ class Memo:
             number = self._key(book)
             return None if number is None else tuple(self._features(book, number))
 
+    def refuse_other_price(self, epsilon: float, uses: int) -> None:
+        """Refuse a price that is not the one paid under this key: what is drawn, or was, would not be covered.
+
+        Raises:
+            PrivacyError: records have paid another one, so that the layers have changed unseen.
+        """
+        with self._reading() as book:
+            number = self._key(book)
+            paid = [epsilon, uses] if number is None else self._shape(book, number)["paid"]
+        if paid != [epsilon, uses]:
+            got = f"epsilon {epsilon!r} x {uses} after {paid[0]!r} x {paid[1]}"
+            fix = "A layer has changed in a way that its key does not see; use another cache file."
+            raise PrivacyError(f"ReleaseCache: price must be the one that was paid under a key, got {got}. {fix}")
+
     def charge(self, ids: Sequence[RecordId], epsilon: float, *, uses: int, shape: Sequence[int]) -> None:
         """Charge every record that has not paid under this key, and reserve its row, in one transaction.
 
@@ -86,10 +100,13 @@ class Memo:
         Raises:
             BudgetExceeded: a limit would be passed. Nothing is charged or reserved then.
             ShapeError: the key holds records of another feature shape.
+            PrivacyError: the key's records have paid another price.
         """
-        epsilon = charging.checked(epsilon, uses)
+        epsilon, uses = charging.checked(epsilon, uses)
         with charging.Transaction([self._ledger], last=self._ledger) as transaction:
             book = file_of(self._ledger)
+            self._refuse_other_shape(book, list(shape))
+            self.refuse_other_price(epsilon, uses)
             rows = self._rows(book, ids)
             new = [record for record in dict.fromkeys(ids) if record not in rows]
             open_ = {record: row.paid for record, row in rows.items() if not row.stored}
@@ -101,7 +118,15 @@ class Memo:
                     counts = dict.fromkeys([*new, *late], 1)
                     transaction.charge(each, Charge(epsilon, uses, counts, self._dataset))
             reached = [each.uid for each in transaction.ledgers]
-            transaction.finish = lambda number: self._reserve(book, number, new, sorted(owed, key=str), reached, shape)
+            form = {"features": list(shape), "paid": [epsilon, uses]}
+            transaction.finish = lambda number: self._reserve(book, number, new, sorted(owed, key=str), reached, form)
+
+    def _refuse_other_shape(self, book: FileBook, shape: list[int]) -> None:
+        key = self._key(book)
+        if key is not None and shape != self._features(book, key):
+            fix = "Use one cache file for each shape."
+            got = f"{tuple(shape)} after {tuple(self._features(book, key))}"
+            raise ShapeError(f"ReleaseCache: features of one edge and layer must have one shape, got {got}. {fix}")
 
     def _reserve(
         self,
@@ -110,17 +135,12 @@ class Memo:
         new: Sequence[RecordId],
         owed: Sequence[RecordId],
         reached: Sequence[str],
-        shape: Sequence[int],
+        form: dict[str, Any],
     ) -> None:
         key, dataset = self._key(book), book.new_dataset(self._dataset)
         if key is None:
-            form = json.dumps({"features": list(shape)})
             insert = "INSERT INTO keys (fingerprint, shape) VALUES (?, ?)"
-            key = book.database.insert(insert, (self._fingerprint, form))
-        elif list(shape) != self._features(book, key):
-            fix = "Use one cache file for each shape."
-            got = f"{tuple(shape)} after {tuple(self._features(book, key))}"
-            raise ShapeError(f"ReleaseCache: features of one edge and layer must have one shape, got {got}. {fix}")
+            key = book.database.insert(insert, (self._fingerprint, json.dumps(form)))
         reserved = [(key, dataset, encoded(record), number) for record in new]
         book.database.each("INSERT INTO releases (key, dataset, record, charge) VALUES (?, ?, ?, ?)", reserved)
         if owed:  # other ledgers have paid now: this file's own had, so it notes a charge of nothing
@@ -145,7 +165,7 @@ class Memo:
             known = None if key is None else self._form(book, key)
             form = _Form(tuple(self._features(book, key or 0)), tuple(symbols.shape[1:]), str(symbols.dtype)[6:])
             if known is None:
-                values = json.dumps({"features": form.features, "symbols": form.symbols, "dtype": form.dtype})
+                values = json.dumps({**self._shape(book, key or 0), "symbols": form.symbols, "dtype": form.dtype})
                 book.database.all("UPDATE keys SET shape = ? WHERE number = ?", (values, key))
             elif known != form:
                 got = f"{form.dtype} {form.symbols} after {known.dtype} {known.symbols}"
