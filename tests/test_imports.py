@@ -32,7 +32,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "accounting": (*BASE, "mechanisms"),
     "layers": (*BASE, "mechanisms", "accounting.spend"),
     "release": (*BASE, "accounting.spend", "mechanisms.rounding", "mechanisms.endless_codebook"),
-    "cache": (*BASE, "accounting"),
+    "cache": (*BASE, "mechanisms", "accounting"),
     "cutting": BASE,
     "cut": (*(*BASE, "accounting", "layers.compilation", "layers.straight_through", "mechanisms.endless_codebook"),),
     "independence": BASE,

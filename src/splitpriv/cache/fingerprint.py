@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from splitpriv.mechanisms import Channel
+
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _PASSING = {"training"}  # the mode that a module is in says nothing of what it releases
 
@@ -17,8 +19,8 @@ def fingerprint(parts: Iterable[nn.Module | str]) -> bytes:
     """32 bytes that change when a part of the chain is changed.
 
     For each module in it: its class, its public attributes of plain types (settings such as a stride or an
-    epsilon), whether its noise is secure, the code of a traced graph; and every parameter and buffer,
-    bit for bit. Devices do not count.
+    epsilon), those that are channels (by their ``repr`` and exact epsilon), whether its noise is secure, the
+    code of a traced graph; and every parameter and buffer, bit for bit. Devices do not count.
 
     Does not see: code and private attributes of a module that were changed under the same class name. The stored
     symbols are then returned as before, which costs nothing, but they are those of the old module.
@@ -45,6 +47,7 @@ def _settings(module: nn.Module) -> list[str]:
         found["secure"] = module.secure
     if isinstance(module, torch.fx.GraphModule):
         found["code"] = module.code
+    found |= {name: (repr(value), value.epsilon) for name, value in found.items() if isinstance(value, Channel)}
     return [f"{name}={value!r}" for name, value in sorted(found.items()) if _is_plain(value)]
 
 
