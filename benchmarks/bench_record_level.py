@@ -205,7 +205,9 @@ def table(scenario: Scenario, options: argparse.Namespace) -> dict[str, object]:
 
 def _cell(values: tuple[float, ...], floor: float, ceiling: float) -> str:
     mean, spread = statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{100 * mean:.1f} ± {100 * spread:.1f} ({100 * (mean - floor) / (ceiling - floor):.0f} %)"
+    gap = ceiling - floor
+    share = f"{100 * (mean - floor) / gap:.0f} %" if gap > 0.02 else "no gap"
+    return f"{100 * mean:.1f} ± {100 * spread:.1f} ({share})"
 
 
 def main(argv: list[str] | None = None) -> None:

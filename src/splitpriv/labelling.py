@@ -56,6 +56,12 @@ class Labels:
         return self.layer.epsilon if self.layer is not None else 0.0
 
     @property
+    def key(self) -> str:
+        """What tells these labels from others in a cache: of a mechanism all that its table follows from."""
+        layer = self.layer
+        return str(self) if layer is None else f"{self} {layer.classes} {layer.kept} {layer.asked!r}"
+
+    @property
     def secure(self) -> bool:
         """False when labels are drawn from a seed."""
         return self.layer is None or self.layer.secure

@@ -56,9 +56,7 @@ class Sender:
             raise PrivacyError("SplitModel: cache must be None in joint training, whose edge changes at every step.")
         self._model = model
         self._features = cache.memo([model.edge, model.cut], dataset)
-        layer = model._labels.layer
-        drawn = "" if layer is None else f"{layer.epsilon!r} over {layer.kept}"  # what the text leaves out
-        self._label_rows = cache.memo(["labels", str(model._labels), drawn], dataset)
+        self._label_rows = cache.memo(["labels", model._labels.key], dataset)
         self._listed: Sequence[Any] | None = None
         self._looked = False
 

@@ -144,6 +144,30 @@ def test_a_changed_edge_or_layer_is_charged_again(cache: ReleaseCache, change: A
     assert torch.equal(symbols(sent(make(), cache)), symbols(first))
 
 
+def test_the_number_of_closest_codewords_is_part_of_the_key(cache: ReleaseCache) -> None:
+    # Symbols drawn for one m and decoded for another are wrong, and their epsilon is that of the other channel.
+    for closest, spent in ((1, 2.0), (3, 4.0), (1, 4.0)):
+        model = make(CodebookLDP(torch.eye(8), epsilon=2.0, closest=closest, decode="membership"))
+        sent(model, cache)
+        assert cache.ledger.epsilon == pytest.approx(spent, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        LabelLDP(4, epsilon=1.0000001, prior=[0.05, 0.05, 0.45, 0.45]),  # the repr of both says "2 of 4 classes"
+        LabelLDP(4, epsilon=1.0000009, prior=[0.45, 0.45, 0.05, 0.05]),  # and six digits of epsilon, rounded up
+    ],
+)
+def test_labels_are_stored_under_their_own_mechanism(cache: ReleaseCache, others: LabelLDP) -> None:
+    assert repr(others) == "LabelLDP(ε 1.00001 per label; randomized response over 2 of 4 classes; secure noise)"
+    first = LabelLDP(4, epsilon=1.0000001, prior=[0.45, 0.45, 0.05, 0.05])
+    for labels, spent in ((first, 17.0), (others, 18.0), (first, 18.0)):
+        release = sent(make(labels=labels), cache, (X, Y % 4))
+        assert set(release.labels.tolist()) <= set(labels.kept)
+        assert cache.ledger.epsilon == pytest.approx(spent, rel=1e-6)
+
+
 def test_use_mode_and_device_do_not_change_the_key() -> None:
     model = make(LaplaceLDP(epsilon=1.0, sensitivity=2.0))
     before = fingerprint([model.edge, model.cut])

@@ -94,8 +94,8 @@ def test_a_record_without_a_label_cannot_cross() -> None:
         (Y.float(), "labels must be integers of shape"),
         (Y.bool(), "labels must be integers of shape"),
         (Y[:, None], "labels must be integers of shape"),
-        (Y + 1, r"labels must be in \[0, 3\), got values in \[1, 3\]"),
-        (Y - 1, r"labels must be in \[0, 3\), got values in \[-1, 1\]"),
+        (Y + 1, r"labels must be in \[0, 3\), got others \(not shown\)"),
+        (Y - 1, r"labels must be in \[0, 3\), got others \(not shown\)"),
     ],
 )
 def test_other_labels_are_refused_before_anything_is_charged(labels: Tensor, text: str) -> None:

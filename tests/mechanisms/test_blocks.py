@@ -76,6 +76,28 @@ def test_calls_inside_a_call_have_memory_of_their_own() -> None:
     in_blocks(1, 1, SecureSource(), outer)
 
 
+def test_no_thread_gets_the_memory_of_another() -> None:
+    # Two blocks under way in one memory would be given the same noise. A thread's memory stays its own for as
+    # long as it lives, so that no order of events can hand it on.
+    used: list[list[Scratch]] = []
+    together = threading.Barrier(4)
+
+    def twice() -> None:
+        mine: list[Scratch] = []
+        used.append(mine)
+        for _ in range(2):
+            in_blocks(1, 1, SecureSource(), lambda start, stop, source, scratch: mine.append(scratch))
+            together.wait(60)  # none starts again, or ends, before all have left theirs behind
+
+    workers = [threading.Thread(target=twice) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all(first is second for first, second in used)
+    assert len({id(first) for first, _ in used}) == 4
+
+
 def test_scratch_grows_and_is_used_again() -> None:
     scratch = Scratch()
     first = scratch("a", 8, np.uint8)
