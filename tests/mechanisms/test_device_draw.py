@@ -109,9 +109,7 @@ def test_every_word_of_18_bits_gives_the_weights() -> None:
     assert torch.bincount(found.long(), minlength=len(weights)).tolist() == weights
     marked = draw.mark(torch.zeros(1 << 18), leading)
     assert torch.equal(marked[marked >= 0], found[marked >= 0])
-    assert (
-        marked < 0
-    ).sum() == 3 * 4  # those of 5 to 7, of 9, and of 2**17 + 3: the other edges are between leading words
+    assert (marked < 0).sum() == 3 * 4  # those of edges 5 to 7, 9 and 2**17 + 3
 
 
 def signed_edges(draw: DeviceDraw) -> None:
