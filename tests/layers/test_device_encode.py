@@ -101,7 +101,6 @@ def test_symbols_are_those_of_the_channel(make: Make, dtype: torch.dtype) -> Non
     draw = device_draw.device_draw(channel, CPU)  # type: ignore[arg-type]
     key = device_encode.draw_key(twin._source, CPU)
     marked = device_encode._by_operations(layer.quantize(x).reshape(-1), draw, key)
-    draw.settle(marked, key)
     assert symbols.reshape(-1).tolist() == marked.tolist()
     assert layer(x).dtype == dtype
     assert layer.encode(x[:0]).shape == x[:0].shape
@@ -257,13 +256,19 @@ class Kernel:
             raise RuntimeError("no such compiler")
         if not torch.isfinite(features).all():
             return features[:0] if self.fault == "accepts NaN" else None
-        points = (
-            features.float() > threshold if grid is None else device_encode.grid_points(features, *grid, draw.steps)
-        )
-        marked = device_encode._by_operations(points.to(draw.dtype), draw, key)
+        bits = features.float() > threshold if grid is None else None
+        inputs = device_encode.grid_points(features, *grid, draw.steps) if bits is None else bits
+        marked = draw.mark(inputs, device_encode.leading_words(key, 0, inputs.numel()))
         if self.fault == "last tile":
             marked[-1] ^= 1
         return marked
+
+    def settle(self, marked: Tensor, draw: DeviceDraw, key: Tensor) -> None:
+        if self.fault == "settles late":
+            raise RuntimeError("no such compiler")
+        draw.settle(marked, key)
+        if self.fault == "ties":
+            marked[:] = torch.where(marked == marked.max(), marked - 1, marked)
 
 
 @every
@@ -283,10 +288,13 @@ def test_what_the_kernel_gives_is_what_the_operations_give(make: Make, monkeypat
 
 
 @on_the_cpu
+@pytest.mark.parametrize("fault", ["raises", "settles late"])
 @pytest.mark.parametrize("name", ["response", "laplace"])
-def test_a_kernel_that_fails_is_left_for_good_with_the_same_result(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_fails_is_left_for_good_with_the_same_result(
+    name: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make = LAYERS[name]
-    expected, kernel = make(generator=1).encode(batch()), Kernel("raises")
+    expected, kernel = make(generator=1).encode(batch()), Kernel(fault)
     monkeypatch.setattr(device_encode, "fused_kernel", lambda device, *_: kernel)
     with pytest.warns(RuntimeWarning, match="no fused kernel on cpu .*no such compiler.*operations of torch, slower"):
         found = make(generator=1).encode(batch())
@@ -301,7 +309,7 @@ KINDS = ["bits", "zero", "clamp"]
 def test_a_kernel_is_tried_before_it_is_used(kind: str) -> None:
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         assert device_encode.agrees(Kernel(), CPU, dtype, kind)
-        for fault in ("last tile", "accepts NaN"):
+        for fault in ("last tile", "accepts NaN", "ties"):
             assert not device_encode.agrees(Kernel(fault), CPU, dtype, kind)
 
 
@@ -311,7 +319,8 @@ def test_a_kernel_is_tried_before_it_is_used(kind: str) -> None:
 )
 def test_only_a_kernel_that_agrees_is_used(fault: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module: Any = types.ModuleType("device_kernel")
-    module.launch, module.triton = Kernel(fault).launch, None if fault == "none" else True
+    kernel = Kernel(fault)
+    module.launch, module.settle, module.triton = kernel.launch, kernel.settle, None if fault == "none" else True
     import splitpriv.layers
 
     monkeypatch.setitem(sys.modules, "splitpriv.layers.device_kernel", module)

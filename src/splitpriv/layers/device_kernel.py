@@ -1,9 +1,9 @@
-"""One fused kernel, in Triton: features to marked symbols, read once and written once.
+"""The fused kernel, in Triton: features to marked symbols, read once and written once.
 
 What :mod:`splitpriv.layers.device_encode` does with many operations of torch, word for word: ChaCha20, the
-bit or grid point, the look-up, the mark, and the check for NaN and infinity. Imported only where features lie on
-a CUDA device. torch.compile is not used: it cuts the rounds of ChaCha20 into some thirty kernels that pass their
-state through memory, and takes half a minute to do so.
+bit or grid point, the look-up, the mark, and the check for NaN and infinity; a second kernel settles the ties.
+Imported only where features lie on a CUDA device. torch.compile is not used: it cuts the rounds of ChaCha20 into
+some thirty kernels that pass their state through memory, and takes half a minute to do so.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def _quarter_round(a, b, c, d):
 
 
 @_jit
-def _halves(a, b):
-    """The low and the high halves of two words. # shape: (WIDTH, 2, 2)"""
-    return tl.join(tl.join(a & 0xFFFF, a >> 16), tl.join(b & 0xFFFF, b >> 16))
+def _fours(a, b, c, d):
+    """Words of one column of the state, 8 apart before 4 apart. # shape: (WIDTH, 2, 2)"""
+    return tl.join(tl.join(a, c), tl.join(b, d))
 
 
 @_jit
-def _leading(key, number, WIDTH: tl.constexpr):
-    """16 bits for each element of a tile, from ChaCha20 of the block numbers. # shape: (WIDTH, 32), int32"""
+def _block(key, number, stream, WIDTH: tl.constexpr):
+    """The words of ChaCha20 for some block numbers. # shape: (WIDTH, 16), uint32"""
     zero = tl.zeros([WIDTH], tl.uint32)
     k0 = zero + tl.load(key).to(tl.uint32, bitcast=True)
     k1 = zero + tl.load(key + 1).to(tl.uint32, bitcast=True)
@@ -65,7 +65,8 @@ def _leading(key, number, WIDTH: tl.constexpr):
     low, high = number.to(tl.uint32), (number >> 32).to(tl.uint32)
     a0, a1, a2, a3 = zero + 0x61707865, zero + 0x3320646E, zero + 0x79622D32, zero + 0x6B206574
     b0, b1, b2, b3, c0, c1, c2, c3 = k0, k1, k2, k3, k4, k5, k6, k7
-    d0, d1, d2, d3 = low, high, zero, zero
+    third = zero + stream
+    d0, d1, d2, d3 = low, high, third, zero
     for _ in tl.static_range(10):
         a0, b0, c0, d0 = _quarter_round(a0, b0, c0, d0)
         a1, b1, c1, d1 = _quarter_round(a1, b1, c1, d1)
@@ -77,13 +78,20 @@ def _leading(key, number, WIDTH: tl.constexpr):
         a3, b0, c1, d2 = _quarter_round(a3, b0, c1, d2)
     a0, a1, a2, a3 = a0 + 0x61707865, a1 + 0x3320646E, a2 + 0x79622D32, a3 + 0x6B206574
     b0, b1, b2, b3, c0, c1, c2, c3 = b0 + k0, b1 + k1, b2 + k2, b3 + k3, c0 + k4, c1 + k5, c2 + k6, c3 + k7
-    d0, d1 = d0 + low, d1 + high
-    # Each join adds a last dimension, so the first one is the most significant: lane = 16 * half + word.
-    lanes = tl.join(
-        tl.join(tl.join(_halves(a0, c0), _halves(b0, d0)), tl.join(_halves(a2, c2), _halves(b2, d2))),
-        tl.join(tl.join(_halves(a1, c1), _halves(b1, d1)), tl.join(_halves(a3, c3), _halves(b3, d3))),
+    d0, d1, d2 = d0 + low, d1 + high, d2 + third
+    # Each join adds a last dimension: the first one has the most significant digit of the word's number.
+    even, odd = (
+        tl.join(_fours(a0, b0, c0, d0), _fours(a2, b2, c2, d2)),
+        tl.join(_fours(a1, b1, c1, d1), _fours(a3, b3, c3, d3)),
     )
-    return tl.reshape(lanes, [WIDTH, 32]).to(tl.int32)
+    return tl.reshape(tl.join(even, odd), [WIDTH, 16])
+
+
+@_jit
+def _picked(words, which):
+    """One of the 16 words in each row. # shape: (WIDTH,)"""
+    here = tl.arange(0, 16)[None, :] == which[:, None]
+    return tl.sum(tl.where(here, words.to(tl.int64), 0), axis=1)
 
 
 @_jit
@@ -119,7 +127,8 @@ def _encode(
     """One tile: 32 lanes of WIDTH elements."""
     tile = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, WIDTH)
-    word = _leading(key, tile * WIDTH + column, WIDTH)
+    words = _block(key, tile * WIDTH + column, 0, WIDTH)
+    word = tl.reshape(tl.join(words & 0xFFFF, words >> 16), [WIDTH, 32]).to(tl.int32)
     lane = tl.arange(0, 32)
     place = tile * 32 * WIDTH + (column[:, None] + WIDTH * lane[None, :])
     inside = place < count
@@ -137,6 +146,43 @@ def _encode(
     size = x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
     finite = tl.max(tl.max(size, axis=1), axis=0) < 0x7F800000
     tl.store(flags + tile, finite.to(tl.int8))
+
+
+@partial(_jit, do_not_specialize=("count", "edge_count", "steps", "last"))
+def _settle(
+    places,
+    inputs,
+    out,
+    key,
+    edges,
+    count,
+    edge_count,
+    steps,
+    last,
+    GRID: tl.constexpr,
+    DEPTH: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """All 64 bits of WIDTH tied elements."""
+    rank = tl.program_id(0).to(tl.int64) * WIDTH + tl.arange(0, WIDTH)
+    inside = rank < count
+    place = tl.load(places + rank, mask=inside, other=0)
+    x = tl.load(inputs + rank, mask=inside, other=0)
+    lane = (place // WIDTH) % 32
+    words = _block(key, (place // (32 * WIDTH)) * WIDTH + place % WIDTH, 0, WIDTH)
+    leading = (_picked(words, lane // 2) >> (16 * (lane % 2))) & 0xFFFF
+    words = _block(key, rank // 8, 1, WIDTH)
+    rest = ((_picked(words, rank % 8 + 8) & 0xFFFF) << 32) | _picked(words, rank % 8)
+    # The order of signed integers: the sign bit flipped, as in the edges.
+    word = ((leading ^ 0x8000) << 48) | rest
+    outcome = tl.zeros([WIDTH], tl.int32)
+    for level in tl.static_range(DEPTH):
+        further = outcome + (1 << (DEPTH - 1 - level))
+        there = inside & (further <= edge_count)
+        edge = tl.load(edges + further - 1, mask=there, other=0)
+        outcome = tl.where(there & (edge <= word), further, outcome)
+    symbol = tl.minimum(tl.maximum(x + outcome - steps, 0), last) if GRID else x ^ (outcome == 0).to(tl.int32)
+    tl.store(out + rank, symbol.to(out.dtype.element_ty), mask=inside)
 
 
 def launch(
@@ -170,3 +216,21 @@ def launch(
             enable_fp_fusion=False,
         )
     return marked if bool(finite.all()) else None
+
+
+def settle(marked: Tensor, draw: DeviceDraw, key: Tensor) -> None:
+    """``DeviceDraw.settle``; marks are replaced after all symbols are there, or not at all."""
+    places = (marked < 0).nonzero()[:, 0]
+    count = places.numel()
+    if not count:
+        return
+    inputs = -1 - marked[places].int()
+    symbols = torch.full((count,), -1, dtype=draw.dtype, device=marked.device)
+    edge_count = draw.edges.numel()
+    with torch.cuda.device_of(marked):
+        _settle[(-(-count // WIDTH),)](
+            *(places, inputs, symbols, key, draw.edges, count, edge_count, draw.steps, draw.last),
+            **{"GRID": draw.dtype == torch.int16, "DEPTH": edge_count.bit_length(), "WIDTH": WIDTH},
+            enable_fp_fusion=False,
+        )
+    marked[places] = symbols

@@ -41,7 +41,7 @@ def leading_words(key: Tensor, start: int, count: int) -> Tensor:  # shape: (cou
     tiles = -(-count // TILE)
     first = start // LANES
     words = blocks(key, torch.arange(first, first + tiles * WIDTH, device=key.device), LEADING)
-    lanes = torch.cat([words & 0xFFFF, words >> 16 & 0xFFFF]).reshape(LANES, tiles, WIDTH)
+    lanes = torch.stack([words & 0xFFFF, words >> 16 & 0xFFFF], dim=1).reshape(LANES, tiles, WIDTH)
     return lanes.transpose(0, 1).reshape(-1)[:count]
 
 
@@ -49,8 +49,8 @@ def leading_words_at(key: Tensor, places: Tensor) -> Tensor:  # shape: (count,),
     """The leading bits of some elements, by number."""
     lane, column = places % TILE // WIDTH, places % WIDTH
     words = blocks(key, places // TILE * WIDTH + column, LEADING)
-    word = words.gather(0, (lane % WORDS)[None])[0]
-    return word >> (16 * (lane // WORDS)).int() & 0xFFFF
+    word = words.gather(0, (lane // 2)[None])[0]
+    return word >> (16 * (lane % 2)).int() & 0xFFFF
 
 
 def remaining_words(key: Tensor, count: int) -> Tensor:  # shape: (count,), int64 in [0, 2**48)
@@ -80,7 +80,7 @@ class DeviceDraw:
         decided = kernel.decided.astype(np.int16)
         self.decided = torch.from_numpy(np.where(decided == kernel.tie, np.int16(-1), decided)).to(device)
         # Flipping the sign bit takes the order of unsigned words to that of torch's signed ones.
-        self._edges = torch.from_numpy((kernel.edges ^ np.uint64(1 << 63)).view(np.int64)).to(device)
+        self.edges = torch.from_numpy((kernel.edges ^ np.uint64(1 << 63)).view(np.int64)).to(device)
 
     def mark(
         self,
@@ -101,7 +101,7 @@ class DeviceDraw:
         """The deterministic kernel: output symbols from all bits of the words."""
         bits = self.kernel.rest_bits
         word = leading.long() << bits | rest >> (_REST_BITS - bits)
-        outcome = torch.searchsorted(self._edges, word ^ torch.iinfo(torch.int64).min, right=True)
+        outcome = torch.searchsorted(self.edges, word ^ torch.iinfo(torch.int64).min, right=True)
         return self._combine(inputs.int(), outcome.int()).to(self.dtype)
 
     def settle(self, marked: Tensor, key: Tensor) -> None:
