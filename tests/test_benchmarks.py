@@ -98,8 +98,27 @@ def test_layer(capsys: pytest.CaptureFixture[str]) -> None:
         assert part in printed
 
 
+def test_gpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import bench_gpu
+    from splitpriv.layers import device_encode
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        bench_gpu.main([])
+    assert capsys.readouterr().out == "no CUDA device: nothing measured\n"
+    monkeypatch.setattr(device_encode, "DEVICES", ("cpu",))  # the same table, by operations of torch
+    found = bench_gpu.measure(torch.device("cpu"), 5, 100, 1)
+    printed = capsys.readouterr().out
+    for text in (
+        *("copied", "torch.bernoulli", "torch.rand < p", "torch.distributions.Laplace", "of the copy's bandwidth"),
+        *("splitpriv, noise of the device", "splitpriv, noise of the CPU", "operations of torch"),
+    ):
+        assert text in printed
+    assert found["seconds"]["Laplace"].keys() >= {"torch.distributions.Laplace", bench_gpu.OURS}
+
+
 def test_every_benchmark_is_run_here() -> None:
-    run_here = ("accounting", "cut", "layer", "ledger", "mechanisms", "record_level")
+    run_here = ("accounting", "cut", "gpu", "layer", "ledger", "mechanisms", "record_level")
     assert [path.name for path in sorted(BENCHMARKS.glob("bench_*.py"))] == [f"bench_{name}.py" for name in run_here]
 
 

@@ -19,7 +19,7 @@ import splitpriv as sp
 SUBPACKAGES = sorted(info.name for info in pkgutil.iter_modules(sp.__path__) if info.ispkg)
 PACKAGES = ["splitpriv", *(f"splitpriv.{name}" for name in SUBPACKAGES)]
 EXPLICIT = {"testing"}  # loads pytest and hypothesis, so only where it is asked for by name
-HEAVY = ("matplotlib", "flwr", "pytest", "hypothesis", "sklearn", "PIL")
+HEAVY = ("matplotlib", "flwr", "pytest", "hypothesis", "sklearn", "PIL", "triton")
 # The names of DESIGN's public face, as far as the first issue builds them.
 FIXED = [
     *("RandomVectorMask", "ReluSanitizer", "LocalPretrainedEncoder", "LaplaceLDP", "RandomResponseLDP", "PrivacyLayer"),
@@ -80,6 +80,8 @@ def test_importing_it_loads_nothing_heavy() -> None:
     code = f"import sys, splitpriv; print(sorted({{m.partition('.')[0] for m in sys.modules}} & set({HEAVY!r})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+    late = "import sys, splitpriv; print({'torch._dynamo', 'splitpriv.layers.device_kernel'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", late], capture_output=True, text=True, check=True).stdout == "set()\n"
     planted = code.replace("splitpriv;", "splitpriv, PIL;")
     assert "PIL" in subprocess.run([sys.executable, "-c", planted], capture_output=True, text=True, check=True).stdout
 

@@ -8,6 +8,7 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 
 import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from splitpriv.mechanisms.bit_slices import DIGITS, BitSlices
 from splitpriv.mechanisms.inverse import InverseTable
@@ -117,3 +118,12 @@ class Drawn:
             digit = (here >> (rest - 1 - place)) & 1
             slices[row] = np.packbits(digit.astype(bool) ^ True, axis=1, bitorder="little")[:, 0]
         return slices
+
+
+def keystream_blocks(key: bytes, counters: Iterable[int], stream: int) -> bytes:
+    """ChaCha20 from ``cryptography``, block by block: it refuses to pass 2**32 on the way."""
+    found = b""
+    for counter in counters:
+        nonce = counter.to_bytes(8, "little") + stream.to_bytes(8, "little")
+        found += Cipher(algorithms.ChaCha20(key, nonce), None).encryptor().update(bytes(64))
+    return found

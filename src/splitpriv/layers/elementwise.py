@@ -14,6 +14,7 @@ from splitpriv import _validation as check
 from splitpriv._errors import PrivacyError, ShapeError
 from splitpriv.accounting.spend import Spend
 from splitpriv.layers.compilation import eager
+from splitpriv.layers.device_encode import serves
 from splitpriv.layers.straight_through import cast, straight_through
 from splitpriv.mechanisms import Channel, make_source
 from splitpriv.mechanisms.rounding import share_down, show
@@ -30,13 +31,16 @@ class ElementwiseLDP(nn.Module):
 
     uniform: bool
 
-    def __init__(self, *, epsilon: float, per: str, generator: int | torch.Generator | None) -> None:
+    def __init__(
+        self, *, epsilon: float, per: str, generator: int | torch.Generator | None, noise: str = "cpu"
+    ) -> None:
         super().__init__()
         owner = type(self).__name__
         fix = "Remove the layer to release features without noise."
         self.asked = check.positive(owner, "epsilon", epsilon, fix)
         self.per: str = check.choice(owner, "per", per, ("element", "record"))
         self._source = make_source(generator)
+        self.noise: str = check.choice(owner, "noise", noise, ("cpu", "device"))
         self._feature_shape: tuple[int, ...] | None = None
         self._channels: dict[int, Channel] = {}
         self._means: tuple[Channel, Tensor] | None = None  # of the channel that was last asked for
@@ -151,8 +155,14 @@ class ElementwiseLDP(nn.Module):
 
     def _fused(self, features: Tensor, layer: type[ElementwiseLDP]) -> bool:
         """Whether ``layer``'s own loop over blocks does the same: not where quantize is another's."""
-        own = type(self).quantize is layer.quantize and "quantize" not in vars(self)
-        return own and features.device.type == "cpu"
+        return self._own_quantize(layer) and features.device.type == "cpu"
+
+    def _drawn_there(self, features: Tensor, layer: type[ElementwiseLDP]) -> bool:
+        """Whether noise is asked for, and can be drawn, on the device of the features."""
+        return self.noise == "device" and serves(features.device) and self._own_quantize(layer)
+
+    def _own_quantize(self, layer: type[ElementwiseLDP]) -> bool:
+        return type(self).quantize is layer.quantize and "quantize" not in vars(self)
 
     @eager
     def forward(
@@ -231,4 +241,5 @@ class ElementwiseLDP(nn.Module):
         known = self._feature_shape is not None
         cost = str(self.spend()) if known else f"ε {show(self.asked)} per {self.per}"
         noise = "secure noise" if self.secure else f"noise from {self._source!r}"
-        return f"{cost}; {self._claim()}; {noise}"
+        where = ", drawn where the features are" if self.noise == "device" else ""
+        return f"{cost}; {self._claim()}; {noise}{where}"

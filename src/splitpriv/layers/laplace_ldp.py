@@ -9,6 +9,7 @@ from torch import Tensor
 
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError
+from splitpriv.layers.device_encode import draw_grid
 from splitpriv.layers.elementwise import ElementwiseLDP
 from splitpriv.layers.fused import randomize_grid
 from splitpriv.mechanisms import Channel, DiscreteLaplace
@@ -37,6 +38,10 @@ class LaplaceLDP(ElementwiseLDP):
         levels: odd number of grid points in [3, 257]; None for the finest that keeps the
             output range wide enough (see :class:`~splitpriv.mechanisms.DiscreteLaplace`).
         generator: None for secure noise; an int or a CPU ``torch.Generator`` for experiments.
+        noise: where it is drawn for features on a CUDA device: ``"cpu"`` (AES-256; the features' symbols
+            move there and back), or ``"device"``: by ChaCha20 on that device, under a key from the same source
+            for each call. Features elsewhere are not concerned. See the threat model before ``"device"``,
+            which no test has seen run on a GPU yet: hence not the default.
 
     Shape:
         features ``(batch, *feature)``, any float dtype; symbols likewise, int16 in [0, 2R].
@@ -68,8 +73,9 @@ class LaplaceLDP(ElementwiseLDP):
         outside: str = "zero",
         levels: int | None = None,
         generator: int | torch.Generator | None = None,
+        noise: str = "cpu",
     ) -> None:
-        super().__init__(epsilon=epsilon, per=per, generator=generator)
+        super().__init__(epsilon=epsilon, per=per, generator=generator, noise=noise)
         fix = "It is the width of the interval that elements are limited to."
         self.sensitivity = check.positive("LaplaceLDP", "sensitivity", sensitivity, fix)
         if not 1e-30 <= self.sensitivity <= 1e30:
@@ -94,9 +100,11 @@ class LaplaceLDP(ElementwiseLDP):
         return channel
 
     def _encode(self, features: Tensor, channel: Channel) -> Tensor:
+        assert isinstance(channel, DiscreteLaplace)
+        if self._drawn_there(features, LaplaceLDP):
+            return draw_grid("LaplaceLDP", features, self.sensitivity, self.outside, channel, self._source)
         if not self._fused(features, LaplaceLDP):
             return super()._encode(features, channel)
-        assert isinstance(channel, DiscreteLaplace)
         drawn = randomize_grid("LaplaceLDP", features, self.sensitivity, self.outside, channel, self._source)
         return torch.from_numpy(drawn).reshape(features.shape)
 

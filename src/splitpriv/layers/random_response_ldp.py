@@ -14,6 +14,7 @@ from torch import Tensor
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError, ShapeError
 from splitpriv.layers.compilation import eager
+from splitpriv.layers.device_encode import draw_bits, pack_bits
 from splitpriv.layers.elementwise import ElementwiseLDP
 from splitpriv.layers.fused import randomize_bits
 from splitpriv.mechanisms import Channel, RandomizedResponse
@@ -38,6 +39,10 @@ class RandomResponseLDP(ElementwiseLDP):
         debias: decode to unbiased estimates of the bit, (s - q)/(1 - 2q) with flip probability q,
             instead of to {0, 1}.
         generator: None for secure noise; an int or a CPU ``torch.Generator`` for experiments.
+        noise: where it is drawn for features on a CUDA device: ``"cpu"`` (AES-256; the features' symbols
+            move there and back), or ``"device"``: by ChaCha20 on that device, under a key from the same source
+            for each call. Features elsewhere are not concerned. See the threat model before ``"device"``,
+            which no test has seen run on a GPU yet: hence not the default.
 
     Shape:
         features ``(batch, *feature)``, any float dtype; symbols likewise, uint8 in {0, 1}.
@@ -69,8 +74,9 @@ class RandomResponseLDP(ElementwiseLDP):
         per: str = "element",
         debias: bool = False,
         generator: int | torch.Generator | None = None,
+        noise: str = "cpu",
     ) -> None:
-        super().__init__(epsilon=epsilon, per=per, generator=generator)
+        super().__init__(epsilon=epsilon, per=per, generator=generator, noise=noise)
         self.debias: bool = check.choice("RandomResponseLDP", "debias", debias, (True, False))
         self.register_buffer("threshold", _threshold(threshold))
         self.uniform = self.threshold.ndim == 0 and per == "element"
@@ -106,9 +112,17 @@ class RandomResponseLDP(ElementwiseLDP):
         """
         features = check.batch("RandomResponseLDP", features).detach()
         shape = tuple(features.shape[1:])
-        packed = self._encode_packed(features, self.channel(shape))
+        channel = self.channel(shape)
+        if self._drawn_there(features, RandomResponseLDP):
+            packed = pack_bits(self._draw_there(features, channel).flatten(1)).cpu()
+        else:
+            packed = torch.from_numpy(self._encode_packed(features, channel))
         self._feature_shape = shape
-        return torch.from_numpy(packed)
+        return packed
+
+    def _draw_there(self, features: Tensor, channel: Channel) -> Tensor:
+        assert isinstance(channel, RandomizedResponse)
+        return draw_bits("RandomResponseLDP", features, self._aligned(features), channel, self._source)
 
     def _encode_packed(self, features: Tensor, channel: Channel) -> npt.NDArray[np.uint8]:
         if not self._fused(features, RandomResponseLDP):
@@ -119,6 +133,8 @@ class RandomResponseLDP(ElementwiseLDP):
         return randomize_bits("RandomResponseLDP", features, self.threshold.cpu(), channel, self._source)
 
     def _encode(self, features: Tensor, channel: Channel) -> Tensor:
+        if self._drawn_there(features, RandomResponseLDP):
+            return self._draw_there(features, channel)
         if not self._fused(features, RandomResponseLDP):
             return super()._encode(features, channel)
         packed, elements = self._encode_packed(features, channel), math.prod(features.shape[1:])
