@@ -100,11 +100,12 @@ class LaplaceLDP(ElementwiseLDP):
         return channel
 
     def _encode(self, features: Tensor, channel: Channel) -> Tensor:
-        assert isinstance(channel, DiscreteLaplace)
         if self._drawn_there(features, LaplaceLDP):
+            assert isinstance(channel, DiscreteLaplace)
             return draw_grid("LaplaceLDP", features, self.sensitivity, self.outside, channel, self._source)
         if not self._fused(features, LaplaceLDP):
             return super()._encode(features, channel)
+        assert isinstance(channel, DiscreteLaplace)
         drawn = randomize_grid("LaplaceLDP", features, self.sensitivity, self.outside, channel, self._source)
         return torch.from_numpy(drawn).reshape(features.shape)
 
