@@ -5,21 +5,25 @@
 
 An edge is trained on public records, frozen, and ends in a public projection to ``--dim`` dimensions. Each
 private record crosses once, by each mechanism in turn, and the server is fitted to what crossed with
-``fit(noise_aware=True)``. Three ways of inference on the test records:
+``fit(noise_aware=True)``. Four ways of inference on the test records:
 
 * *clean*: on the edge device, by the trained server part (``SplitModel.local``); nothing crosses.
 * *noisy, features*: the record's features cross at the same epsilon (no label does), and the server reads them.
+* *noisy, discriminant*: the same in the few directions that the trained server tells classes apart by. They follow
+  from what was released, so they are public and cost nothing.
 * *noisy, decision*: the edge has the trained server part, and sends its decision by randomized response.
 
 Epsilon is that of the whole record; with ``--labels private`` the label's is in it. What counts is the
 share of the gap between *public data only* and *no privacy* that is closed. Mean and spread
-(standard deviation) over the seeds of the noise; the edge and the split are those of seed 0.
+(standard deviation) over the seeds of the noise; the edge and the split are those of seed 0, and random
+codebooks are fresh in each run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -34,7 +38,7 @@ import scenarios
 import splitpriv as sp
 from scenarios import Part, Scenario
 
-Cell = tuple[float, float, float]  # accuracy of clean inference, and of noisy inference by features and by decision
+Cell = tuple[float, float, float, float]  # accuracy of clean inference, then of the three kinds of noisy inference
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ class Task:
         return nn.Linear(self.dim, self.classes)
 
 
-Layer = Callable[[float, int, int], nn.Module]  # (epsilon, dim, seed) -> layer at the cut
+# (epsilon, elements of a record, seed, public features in the same space) -> layer at the cut
+Layer = Callable[[float, int, int, Tensor], nn.Module]
 
 
 def book_size(epsilon: float) -> int:
@@ -68,46 +73,44 @@ def book_size(epsilon: float) -> int:
     return 64 if epsilon <= 1 else 256 if epsilon <= 8 else 1024
 
 
-def random_codebook(epsilon: float, dim: int, seed: int) -> nn.Module:
+def random_codebook(epsilon: float, dim: int, seed: int, public: Tensor) -> nn.Module:
     return sp.CodebookLDP.random(dim, size=book_size(epsilon), epsilon=epsilon, generator=seed)
 
 
-def randomized_response(epsilon: float, dim: int, seed: int) -> nn.Module:
+def randomized_response(epsilon: float, dim: int, seed: int, public: Tensor) -> nn.Module:
     return sp.RandomResponseLDP(epsilon=epsilon, per="record", generator=seed)
 
 
-def laplace(epsilon: float, dim: int, seed: int) -> nn.Module:
+def laplace(epsilon: float, dim: int, seed: int, public: Tensor) -> nn.Module:
     return sp.LaplaceLDP(epsilon=epsilon, sensitivity=4 / dim**0.5, per="record", outside="clamp", generator=seed)
 
 
-def l1_laplace(epsilon: float, dim: int, seed: int) -> nn.Module:
+def l1_laplace(epsilon: float, dim: int, seed: int, public: Tensor) -> nn.Module:
     return sp.L1LaplaceLDP(epsilon=epsilon, radius=dim**0.5, generator=seed)
 
 
-def learned_codebook(public: Tensor) -> Layer:
-    def make(epsilon: float, dim: int, seed: int) -> nn.Module:
-        options = {"size": 256, "closest": 32, "decode": "membership"}
-        return sp.CodebookLDP.fit(public[:5000], epsilon=epsilon, generator=seed, **options)
-
-    return make
+def learned_codebook(epsilon: float, dim: int, seed: int, public: Tensor) -> nn.Module:
+    options = {"size": 256, "closest": 32, "decode": "membership"}
+    return sp.CodebookLDP.fit(public[:5000], epsilon=epsilon, generator=seed, **options)
 
 
 def separate(layer: Layer, task: Task) -> tuple[sp.SplitModel, Layer]:
     """Features by the layer, labels by k-ary randomized response; half of epsilon each."""
     half = task.epsilon / 2 if task.private_labels else task.epsilon
     labels = sp.LabelLDP(task.classes, epsilon=half, generator=task.seed) if task.private_labels else "public"
-    return sp.SplitModel(task.projection, task.server(), layer(half, task.dim, task.seed), labels=labels), layer
+    cut = layer(half, task.dim, task.seed, task.public)
+    return sp.SplitModel(task.projection, task.server(), cut, labels=labels), layer
 
 
 def embedded(layer: Layer, task: Task) -> tuple[sp.SplitModel, Layer]:
     """Features and label as one vector, by one mechanism with all of epsilon."""
-    cut = layer(task.epsilon, task.dim * task.classes, task.seed)
+    cut = layer(task.epsilon, task.dim * task.classes, task.seed, task.public)
     labels = sp.EmbeddedLabels(task.classes)
     return sp.SplitModel(task.projection, task.server(), cut, labels=labels), layer
 
 
 def run(make: Callable[[Task], tuple[sp.SplitModel, Layer]], task: Task) -> Cell:
-    """Release the private records once, fit, and infer in the three ways."""
+    """Release the private records once, fit, and infer in the four ways."""
     private, test = task.scenario.private, task.scenario.test
     model, layer = make(task)
     with sp.accounting.simulation():
@@ -115,13 +118,28 @@ def run(make: Callable[[Task], tuple[sp.SplitModel, Layer]], task: Task) -> Cell
         assert release.epsilon <= task.epsilon * (1 + 1e-12), (release.epsilon, task.epsilon)
         fit(model, release, task)
         scores = model.local(test.features)
+        few = discriminant(model, release, layer, task)
         response = sp.LabelLDP(task.classes, epsilon=task.epsilon, generator=task.seed + 200)
         decision = float((response.encode(scores.argmax(1)) == test.labels).float().mean())
-        cut = layer(task.epsilon, task.dim, task.seed + 100)
+        cut = layer(task.epsilon, task.dim, task.seed + 100, task.public)
         if hasattr(cut, "second_moment"):  # its noise is known: the server is solved for it
             fit(model, release, task, through=cut)
         noisy = sp.SplitModel(task.projection, model.server, cut)
-        return accuracy(scores, test), accuracy(noisy(test.features), test), decision
+        return accuracy(scores, test), accuracy(noisy(test.features), test), few, decision
+
+
+def discriminant(model: sp.SplitModel, release: sp.Release, layer: Layer, task: Task) -> float:
+    """Accuracy of noisy inference in the directions that span what the fitted server looks at."""
+    weight = model.server.weight.detach()
+    if weight.shape[1] != task.dim:  # of a codebook's membership: no directions of the features
+        return math.nan
+    directions = torch.linalg.svd(weight - weight.mean(0)).Vh[: max(2, task.classes - 1)]
+    means = sp.class_moments(release, classes=task.classes).shrunk().float()
+    few = sp.Projection(directions, means.mean(0))
+    cut = layer(task.epsilon, few.dim, task.seed + 300, few(task.public))
+    released = cut.decode(cut.encode(few(task.projection(task.scenario.test.features))))
+    wanted = cut.expected(few(means))
+    return accuracy((released - wanted.mean(0)) @ (wanted - wanted.mean(0)).T, task.scenario.test)
 
 
 def fit(model: sp.SplitModel, release: sp.Release, task: Task, through: nn.Module | None = None) -> None:
@@ -137,11 +155,11 @@ def accuracy(outputs: Tensor, part: Part) -> float:
     return float((outputs.argmax(1) == part.labels).float().mean())
 
 
-def mechanisms(public: Tensor, private_labels: bool) -> dict[str, Callable[[Task], Cell]]:
+def mechanisms(private_labels: bool) -> dict[str, Callable[[Task], Cell]]:
     """The rows of a table."""
     layers = {
         "random codebook": random_codebook,
-        "learned codebook": learned_codebook(public),
+        "learned codebook": learned_codebook,
         "L1 Laplace": l1_laplace,
         "randomized response": randomized_response,
         "Laplace": laplace,
@@ -189,10 +207,10 @@ def table(scenario: Scenario, options: argparse.Namespace) -> dict[str, object]:
     print(f"\n{scenario.title}: {len(scenario.private.labels):,} private records, {scenario.classes} classes")
     print(f"public data only {100 * floor:.1f} %, no privacy {100 * ceiling:.1f} %; ε of the record covers {covered}")
     print("accuracy in % ± spread (share of the gap between these two that is closed)")
-    ways = ("clean inference", "noisy, features", "noisy, decision")
+    ways = ("clean inference", "noisy, features", "noisy, discriminant", "noisy, decision")
     print(f"{'':2}{'mechanism':<36}{'ε':>5}" + "".join(f"{way:>22}" for way in ways))
     rows: dict[str, object] = {}
-    for name, way in mechanisms(public, private_labels).items():
+    for name, way in mechanisms(private_labels).items():
         cells = {}
         for epsilon in options.epsilons:
             tasks = (Task(scenario, projection, public, epsilon, private_labels, seed) for seed in range(options.seeds))
@@ -204,6 +222,8 @@ def table(scenario: Scenario, options: argparse.Namespace) -> dict[str, object]:
 
 
 def _cell(values: tuple[float, ...], floor: float, ceiling: float) -> str:
+    if any(math.isnan(value) for value in values):
+        return "-"
     mean, spread = statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
     gap = ceiling - floor
     share = f"{100 * (mean - floor) / gap:.0f} %" if gap > 0.02 else "no gap"
