@@ -307,7 +307,7 @@ class SplitModel(nn.Module):
             A :class:`~splitpriv.Release`: a Dataset of (decoded features, label).
 
         Raises:
-            BudgetExceeded: a limit would be passed. Nothing is drawn or charged then.
+            BudgetExceeded: a limit would be passed. Nothing is drawn or charged then (but with a cache maybe labels).
             PrivacyError: the data have labels and ``labels`` was not declared; a DataLoader
                 repeats records; BatchNorm on the edge; ``anonymous`` where rows can be told apart.
             InvalidParameterError: ``data`` is empty or of another kind, ids do not fit.
