@@ -115,3 +115,13 @@ def feature_shape(owner: str, shape: Any) -> tuple[int, ...]:
             f"got shape={shape!r}."
         )
     return dims
+
+
+def symbols(owner: str, value: Tensor, outputs: int) -> Tensor:
+    """Return ``value`` if it holds integers in [0, outputs): symbols that have crossed, so they may be shown."""
+    if value.is_floating_point() or value.is_complex():
+        raise ShapeError(f"{owner}: symbols must have an integer dtype, got dtype={value.dtype}.")
+    low, high = (int(v) for v in torch.aminmax(value)) if value.numel() else (0, 0)
+    if low < 0 or high >= outputs:
+        raise ShapeError(f"{owner}: symbols must be in [0, {outputs}), got values in [{low}, {high}].")
+    return value

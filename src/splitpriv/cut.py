@@ -87,13 +87,13 @@ class Cut(nn.Sequential):
         """
         shapes = chain_shapes(list(self), features.shape[1:])
         clean = features
-        for position, layer in enumerate(self):
-            where = shapes[position]
+        for position, where in enumerate(shapes[:-1]):
+            layer: Any = self[position]
             if hasattr(layer, "expected"):
                 self._check_shape(position, "the features before it", clean, len(features), where)
-                clean = layer.expected(clean).float()  # type: ignore[operator]
+                clean = layer.expected(clean).float()
                 self._check_shape(position, "expected", clean, len(features), shapes[position + 1])
-            elif math.isinf(layer.spend(where).per_record):  # type: ignore[operator]
+            elif math.isinf(layer.spend(where).per_record):
                 clean = self._pass(position, clean, shapes)
             else:
                 fix = "Add expected(features) -> Tensor: the mean of decode(encode(features))."

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from splitpriv import _validation as check
-from splitpriv._errors import PrivacyError, ShapeError
+from splitpriv._errors import PrivacyError
 from splitpriv.accounting.spend import Spend
 from splitpriv.layers.compilation import eager
 from splitpriv.layers.device_encode import serves
@@ -227,14 +227,7 @@ class ElementwiseLDP(nn.Module):
         return self._values(self.channel(shape))
 
     def _symbols(self, symbols: Tensor) -> Tensor:
-        outputs = self.channel(symbols.shape[1:]).outputs
-        owner = type(self).__name__
-        if symbols.is_floating_point() or symbols.is_complex():
-            raise ShapeError(f"{owner}: symbols must have an integer dtype, got dtype={symbols.dtype}.")
-        low, high = (int(v) for v in torch.aminmax(symbols)) if symbols.numel() else (0, 0)
-        if low < 0 or high >= outputs:
-            raise ShapeError(f"{owner}: symbols must be in [0, {outputs}), got values in [{low}, {high}].")
-        return symbols
+        return check.symbols(type(self).__name__, symbols, self.channel(symbols.shape[1:]).outputs)
 
     def extra_repr(self) -> str:
         """Every claim: epsilon per use and per record, what it depends on, the source of noise."""

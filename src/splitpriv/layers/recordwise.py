@@ -126,13 +126,7 @@ class RecordwiseLDP(nn.Module):
 
     def _symbols(self, symbols: Tensor, outputs: int) -> Tensor:
         """The symbols, if they are integers in [0, outputs)."""
-        owner = type(self).__name__
-        if symbols.is_floating_point() or symbols.is_complex():
-            raise ShapeError(f"{owner}: symbols must have an integer dtype, got dtype={symbols.dtype}.")
-        low, high = (int(v) for v in torch.aminmax(symbols)) if symbols.numel() else (0, 0)
-        if low < 0 or high >= outputs:
-            raise ShapeError(f"{owner}: symbols must be in [0, {outputs}), got values in [{low}, {high}].")
-        return symbols
+        return check.symbols(type(self).__name__, symbols, outputs)
 
     def extra_repr(self) -> str:
         """Every claim: epsilon per record, what it depends on, the source of noise."""

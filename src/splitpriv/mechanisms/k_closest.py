@@ -82,7 +82,7 @@ class KClosest(Channel):
         self.near, self.far = _weights(self.size, self.closest, self.asked, bits)
         self.total = self.closest * self.near + (self.size - self.closest) * self.far
 
-    @cached_property
+    @cached_property  # an attribute elsewhere; here a number of thousands of digits, made only where it is asked for
     def inputs(self) -> int:  # type: ignore[override]
         """Number of sets of m symbols; they are numbered in the order of ``itertools.combinations``."""
         return math.comb(self.size, self.closest)

@@ -239,6 +239,7 @@ def _read(file: BinaryIO, header: Header, name: str) -> Tensor | None:
     entry = header.entries[name]
     file.seek(header.size + entry.begin)
     content = bytearray(entry.end - entry.begin)
+    # Every binary file has readinto; typeshed's BinaryIO does not say so.
     if (count := file.readinto(content)) != len(content):  # type: ignore[attr-defined]
         raise ReleaseFileError(f"Its tensor {name!r} ended after {count} of {len(content)} bytes: it was cut short.")
     if entry.dtype == torch.bool and max(content) > 1:

@@ -254,5 +254,5 @@ def _labelled(name: str, release: Any, owner: str = "fit") -> None:
         fix = "SplitModel.release makes one; release.subset(indices) is a part of one."
         raise InvalidParameterError(f"{owner}: {name} must be a Release, got {type(release).__name__}. {fix}")
     if not len(release) or release.labels is None:
-        fix = 'Release (features, label) records from a SplitModel with labels="public" or "private".'
+        fix = "Release (features, label) records from a SplitModel that declares labels; fit embedded ones noise_aware."
         raise InvalidParameterError(check.message(owner, name, "a non-empty release with labels", release, fix))

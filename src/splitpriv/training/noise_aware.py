@@ -107,8 +107,9 @@ def _taking(through: Any, dim: int) -> Any:
 def _second_moment(release: Release) -> tuple[float, float] | None:
     """a and b of E[v vᵀ | x] = a I + b x xᵀ for a released vector v, where they are known.
 
-    Of a random codebook's, whose vectors have one length and average x: b is within 1 % of 1 up to ε 4, and
-    within 11 % up to ε 16, so that 1 is taken (an estimate of covariance hangs on it, no claim).
+    Of a random codebook's, whose vectors have one length L and average x, so that d a + b = L². A release does not
+    say how many codewords were close, on which b depends; it is near 1 (a test bounds it), and 1 is taken: an
+    estimate of covariance hangs on it, no claim.
     """
     book = release.values
     return ((book.scale**2 - 1) / book.dim, 1.0) if isinstance(book, EndlessCodebook) else None
