@@ -192,11 +192,11 @@ class FreshLeaksLowBits(Fresh):
 
 @caught_by("symbols", "ldp", **FRESH)
 class WritesOutsideItsBook(Fresh):
-    """A channel of fewer symbols than the layer writes."""
+    """A symbol that its channel does not have; the same at each draw, so that the message is too."""
 
     def channel_pairs(self, symbols: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         near, index = super().channel_pairs(symbols, features)
-        return near, index + 1
+        return near, torch.full_like(index, self.size)
 
 
 @caught_by("log_prob", **FIXED)

@@ -61,7 +61,7 @@ SAID = {
     "BookFromTheNoise": "check_decode: decode must depend on the symbols alone, got values that changed",
     "DecodesWithAnotherBook": "check_packing: decode_table must give what decode gives, got other values",
     "FreshLeaksLowBits": "check_gradient: a release with a gradient must hold values that decode gives, got others",
-    "WritesOutsideItsBook": r"check_symbols: symbols must be in \[0, 4\), got \[1, 4\]",
+    "WritesOutsideItsBook": r"check_symbols: symbols must be in \[0, 4\), got \[4, 4\]",
     "WeighsOnlyTheClosest": "check_log_prob: ln Pr must be that of the channel, got other probabilities",
     "HidesItsSeed": 'check_repr: repr must say "not secure" where noise comes from a seed',
 }
