@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= digits
+# A test that hangs says where, and ends the run.
+PYTEST := $(BIN)/python -m pytest -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true
 
 .PHONY: help setup demo test test-slow lint docs clean
 
@@ -24,10 +26,10 @@ demo: setup
 	$(BIN)/python examples/quickstart.py --data $(DATA)
 
 test: setup
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: setup
 	$(BIN)/ruff check .

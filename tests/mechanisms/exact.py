@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal, localcontext
 from fractions import Fraction
 
@@ -34,6 +35,16 @@ def exceeds(ratio: Fraction | float, epsilon: float) -> bool:
     with localcontext() as context:
         context.prec = 100
         return Decimal(ratio.numerator) > Decimal(ratio.denominator) * Decimal(epsilon).exp()
+
+
+def differing(found: Sequence[object], expected: Sequence[object], most: int = 5) -> list[tuple[int, object, object]]:
+    """The first few places where two long sequences differ, with what stands there.
+
+    pytest explains ``==`` of two lists by a full diff where the variable CI is set, which takes hours at 65,536.
+    """
+    assert len(found) == len(expected)
+    places = (place for place, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1])
+    return [(place, found[place], expected[place]) for place in itertools.islice(places, most)]
 
 
 def kernel_counts(kernel: InverseTable) -> list[int]:
