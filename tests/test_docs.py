@@ -193,7 +193,10 @@ def missing_parts(value: Any) -> list[str]:
     if code is None or getattr(value, "_is_protocol", False):
         return []
     names = [n for n, p in inspect.signature(code).parameters.items() if n != "self" and p.kind is not p.VAR_KEYWORD]
-    lacking = [f"an entry for {name}" for name in names if not re.search(rf"^ +{name}: ", text, re.MULTILINE)]
+    # What a base of this package documents, its subclasses need not repeat.
+    bases = value.__mro__[1:] if inspect.isclass(value) else ()
+    entries = "\n".join([text, *(base.__doc__ or "" for base in bases if base.__module__.startswith("splitpriv."))])
+    lacking = [f"an entry for {name}" for name in names if not re.search(rf"^ +{name}: ", entries, re.MULTILINE)]
     if raises(inspect.unwrap(code)) and "Raises:" not in text:
         lacking.append("Raises:")
     return lacking

@@ -53,7 +53,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("cutting", "releasing"),
     ),
     "training": (*BASE, "_modes", "mechanisms", "release"),
-    "testing": (*BASE, "mechanisms", "accounting", "layers", "release", "cut", "split_model"),
+    "attacks": (*BASE, "_modes", "_warnings", "mechanisms", "accounting"),
+    "testing": (*BASE, "mechanisms", "accounting", "layers", "release", "cut", "split_model", "attacks"),
 }
 # Imports for the type checker alone, which never run: (module, what it may name).
 FOR_TYPES = {
@@ -170,7 +171,7 @@ def test_a_planted_violation_is_caught(tmp_path: Path, file: str, line: str) -> 
 
 def foreign(src: Path) -> set[str]:
     """Top-level modules imported from neither splitpriv nor the standard library."""
-    found = {target.partition(".")[0] for _, path, package in modules(src) for target, _ in imports(path, package)}
+    found = {top(target) for _, path, package in modules(src) for target, _ in imports(path, package)}
     return found - set(sys.stdlib_module_names) - {"splitpriv"}
 
 
@@ -179,15 +180,20 @@ def test_only_declared_dependencies_are_imported() -> None:
     block = re.search(r"^dependencies = \[(.*?)\]", text, re.DOTALL | re.MULTILINE)
     assert block is not None
     declared = {name.replace("-", "_") for name in re.findall(r'"([\w-]+)', block[1])}
-    extra = re.search(r"^testing = \[(.*?)\]", text, re.MULTILINE)
-    assert extra is not None
-    tools = set(re.findall(r'"([\w-]+)', extra[1]))
-    assert foreign(SRC) <= declared | tools
-    # The tools of the extra in the one room that users import for them.
-    users = {
-        name.partition(".")[0] for name, path, package in modules(SRC) for t, _ in imports(path, package) if t in tools
-    }
-    assert users == {"testing"}
+    # The tools of an extra in the one place that is for it.
+    for extra, places in {"testing": {"testing"}, "plots": {"attacks.plotting"}}.items():
+        block = re.search(rf"^{extra} = \[(.*?)\]", text, re.MULTILINE)
+        assert block is not None
+        tools = set(re.findall(r'"([\w-]+)', block[1]))
+        users = {name for name, path, package in modules(SRC) for t, _ in imports(path, package) if top(t) in tools}
+        assert users
+        assert all(any(within(name, place) for place in places) for name in users)
+        declared |= tools
+    assert foreign(SRC) <= declared
+
+
+def top(target: str) -> str:
+    return target.partition(".")[0]
 
 
 def test_mechanisms_know_of_no_modules_of_a_network() -> None:

@@ -1,6 +1,6 @@
 """Privacy-preserving layers for split learning, with an exact epsilon."""
 
-from splitpriv import accounting, cache, cutting, layers, mechanisms, release, training
+from splitpriv import accounting, attacks, cache, cutting, layers, mechanisms, release, training
 from splitpriv._errors import (
     BudgetExceeded,
     CutError,
@@ -65,6 +65,7 @@ __all__ = [
     "SplitPrivError",
     "__version__",
     "accounting",
+    "attacks",
     "cache",
     "class_moments",
     "cutting",

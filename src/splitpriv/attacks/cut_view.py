@@ -1,0 +1,112 @@
+"""What an attacker may know of a cut, as callables; and how to read it off a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from splitpriv._errors import InvalidParameterError
+
+
+@dataclass(frozen=True)
+class CutView:
+    """Everything that an attacker can be given; None for what it is not. Attacks say which parts they use.
+
+    Args:
+        edge: white box: inputs (batch, \\*input) to features (batch, \\*feature), differentiable, in eval mode.
+        encode: queries: features to symbols, with fresh noise at each call.
+        decode: public: symbols to what the server reads, (batch, \\*released), float32.
+        log_prob: (symbols, features) to ln Pr[symbols | features], differentiable in features, in any shape whose
+            first dimension is the batch; None where nothing is drawn (a defence, or no layer), or unknown.
+        server: what is decoded to the server's outputs.
+        clean: features to what ``decode`` gives without noise, differentiable; None for the features themselves.
+        layer: what stands at the cut, in words, for reports.
+    """
+
+    edge: Callable[[Tensor], Tensor] | None = None
+    encode: Callable[[Tensor], Tensor] | None = None
+    decode: Callable[[Tensor], Tensor] | None = None
+    log_prob: Callable[[Tensor, Tensor], Tensor] | None = None
+    server: Callable[[Tensor], Tensor] | None = None
+    clean: Callable[[Tensor], Tensor] | None = None
+    layer: str = "unknown layer"
+
+    def released(self, inputs: Tensor) -> Tensor:
+        """Symbols of inputs, as a query would return them: edge, then layer, fresh noise, no gradients."""
+        edge, encode = self.need("edge"), self.need("encode")
+        with torch.no_grad():
+            symbols: Tensor = encode(edge(inputs))
+        return symbols
+
+    def need(self, name: str) -> Callable[..., Tensor]:
+        """The part of that name.
+
+        Raises:
+            InvalidParameterError: the attacker does not know it.
+        """
+        part: Callable[..., Tensor] | None = getattr(self, name)
+        if part is None:
+            raise InvalidParameterError(f"CutView: {name} must be known to this attack, got {name}=None.")
+        return part
+
+
+def view_of(model: Any) -> CutView:
+    """What an attacker who knows a ``SplitModel`` knows: edge, layer, server, and the likelihood where there is one.
+
+    Only attributes are used (``edge``, ``cut``, ``server``), each in eval mode for as long as the view is used: call
+    ``model.eval()`` before. Layers before a mechanism must be defences for the likelihood to be known; a
+    mechanism before a mechanism makes it unknown.
+    """
+    missing = [name for name in ("edge", "cut", "server") if not hasattr(model, name)]
+    if missing:
+        kind = type(model).__name__
+        raise InvalidParameterError(
+            f"attacks: model must be a SplitModel (with edge, cut and server), got {kind}. "
+            "Give the callables to an attack of your choice instead, as a CutView."
+        )
+    layers = list(model.cut)
+    return CutView(
+        edge=model.edge,
+        encode=model.cut.encode,
+        decode=model.cut.decode,
+        log_prob=_likelihood(layers),
+        server=model.server,
+        clean=_noiseless(layers),
+        layer="no layer" if not layers else ", ".join(repr(layer) for layer in layers),
+    )
+
+
+def is_defence(layer: Any) -> bool:
+    """Whether a layer draws nothing: its epsilon is infinite."""
+    return getattr(layer, "epsilon", None) == math.inf
+
+
+def _likelihood(layers: Sequence[nn.Module]) -> Callable[[Tensor, Tensor], Tensor] | None:
+    if not layers or is_defence(layers[-1]) or not all(is_defence(layer) for layer in layers[:-1]):
+        return None
+    *before, last = layers
+    through: Any = nn.Sequential(*before)
+
+    def log_prob(symbols: Tensor, features: Tensor) -> Tensor:
+        found: Tensor = last.log_prob(symbols, through(features))  # type: ignore[operator]
+        return found
+
+    return log_prob
+
+
+def _noiseless(layers: Sequence[nn.Module]) -> Callable[[Tensor], Tensor] | None:
+    """Layers by the mean of what they release; None where that is the features."""
+    if not layers:
+        return None
+
+    def clean(features: Tensor) -> Tensor:
+        for layer in layers:
+            features = layer(features) if is_defence(layer) else layer.expected(features)  # type: ignore[operator]
+        return features
+
+    return clean if all(is_defence(layer) or hasattr(layer, "expected") for layer in layers) else None
