@@ -118,7 +118,8 @@ def test_gpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 
 
 def test_every_benchmark_is_run_here() -> None:
-    run_here = ("accounting", "cut", "gpu", "layer", "ledger", "mechanisms", "record_level")
+    run_here = ("accounting", "attacks", "audit", "cut", "gpu", "layer", "leakage", "ledger", "mask_recovery")
+    run_here += ("mechanisms", "record_level")
     assert [path.name for path in sorted(BENCHMARKS.glob("bench_*.py"))] == [f"bench_{name}.py" for name in run_here]
 
 
@@ -138,3 +139,57 @@ def test_record_level(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     printed = capsys.readouterr().out
     for text in ("public data only 50.0 %", "label embedded", "noisy, decision", "L1 Laplace + LabelLDP", " %)"):
         assert text in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("attacks", ("inversion", "times as fast", "PSNR apart", "goal 10 times", "vmap is", "auto takes")),
+        ("audit", ("2.16517", "0.29746")),
+        ("mask_recovery", ("mask, sign", "mask + ReLU, dyadic", "identified")),
+    ],
+)
+def test_attacks(name: str, texts: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    found = tmp_path / "found.json"
+    runpy.run_path(str(BENCHMARKS / f"bench_{name}.py"))["main"](["--smoke", "--json", str(found)])
+    printed = capsys.readouterr().out
+    assert [text for text in texts if text not in printed] == []
+    assert json.loads(found.read_text(encoding="utf-8"))
+
+
+def test_leakage(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import bench_leakage
+    import leakage_target
+    import plot_leakage
+
+    preset = leakage_target.Preset(1, (40, 1), 100, 1, 2, 10, 20, 2, (1, 2), "cpu")
+    draw = torch.Generator().manual_seed(0)
+
+    def images(count: int) -> leakage_target.Images:
+        return leakage_target.Images(torch.rand(count, 3, 32, 32, generator=draw), torch.arange(count) % 10)
+
+    network = leakage_target.resnet18(width=1, classes=100).eval()
+    target = leakage_target.Target(network, images(40), images(100), images(100), images(10))
+    monkeypatch.setattr(leakage_target, "load", lambda preset: target)
+    monkeypatch.setattr(bench_leakage, "CACHE", tmp_path)
+    monkeypatch.setitem(bench_leakage.PRESETS, "smoke", preset)
+    for module in (bench_leakage, leakage_target):
+        layers = {name: leakage_target.LAYERS[name] for name in ("no layer", "codebook, ε 8 per record")}
+        monkeypatch.setattr(module, "LAYERS", layers)
+        monkeypatch.setattr(module, "CUTS", {2: "layer2"})
+    bench_leakage.main(["--preset", "smoke", "--minutes", "0"])
+    assert capsys.readouterr().out.count("not yet run") == 4
+    found = tmp_path / "found.json"
+    bench_leakage.main(["--preset", "smoke", "--json", str(found)])
+    printed = capsys.readouterr().out
+    for text in (
+        "DecoderInversion",
+        "LikelihoodInversion",
+        "best of each record",
+        "LiRA, online",
+        "accuracy on non-members",
+    ):
+        assert text in printed
+    assert len(json.loads(found.read_text(encoding="utf-8"))["cells"]) == 4
+    plot_leakage.main(["--preset", "smoke", "--out", str(tmp_path / "figure.png")])
+    assert (tmp_path / "figure.png").stat().st_size > 1000

@@ -16,10 +16,11 @@ from torch import Tensor
 from own_layer import LargestElement
 from splitpriv import CodebookLDP, InvalidParameterError, LaplaceLDP, RandomResponseLDP, ReluSanitizer
 from splitpriv.accounting import Spend
+from splitpriv.attacks.estimate import lower_bound, upper_bound
 from splitpriv.mechanisms import Channel, RandomizedResponse
 from splitpriv.release import pack
 from splitpriv.testing import LDPResult, assert_ldp
-from splitpriv.testing.statistics import association_p, difference_p, law_p, lower_bound, upper_bound
+from splitpriv.testing.statistics import association_p, difference_p, law_p
 from splitpriv.testing.tables import exceeds, worst_pair
 
 EXAMPLE = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))

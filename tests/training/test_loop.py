@@ -128,7 +128,7 @@ def test_divergence_is_an_error() -> None:
         ({"epochs": 0}, "epochs must be an integer >= 1"),
         ({"batch_size": 1.5}, "batch_size must be an integer >= 1"),
         ({"lr": 0.0}, "lr must be finite and > 0"),
-        ({"weight_decay": -1.0}, "weight_decay must be >= 0"),
+        ({"weight_decay": -1.0}, "fit: weight_decay must be >= 0, got weight_decay=-1"),
         ({"weight_decay": math.nan}, "weight_decay must be a finite number"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ class CutView:
         encode: queries: features to symbols, with fresh noise at each call.
         decode: public: symbols to what the server reads, (batch, \\*released), float32.
         log_prob: (symbols, features) to ln Pr[symbols | features], differentiable in features, in any shape whose
-            first dimension is the batch; None where nothing is drawn (a defence, or no layer), or unknown.
+            first dimension is the batch; None where nothing is drawn (a defence, or no layer), or unknown. Where it
+            takes a keyword ``temperature``, steps are relaxed by that much.
         server: what is decoded to the server's outputs.
         clean: features to what ``decode`` gives without noise, differentiable; None for the features themselves.
         layer: what stands at the cut, in words, for reports.
@@ -61,6 +63,12 @@ def view_of(model: Any) -> CutView:
     Only attributes are used (``edge``, ``cut``, ``server``), each in eval mode for as long as the view is used: call
     ``model.eval()`` before. Layers before a mechanism must be defences for the likelihood to be known; a
     mechanism before a mechanism makes it unknown.
+
+    Args:
+        model: a :class:`~splitpriv.SplitModel`, or what has its ``edge``, ``cut`` and ``server``.
+
+    Raises:
+        InvalidParameterError: ``model`` lacks one of these.
     """
     missing = [name for name in ("edge", "cut", "server") if not hasattr(model, name)]
     if missing:
@@ -92,11 +100,15 @@ def _likelihood(layers: Sequence[nn.Module]) -> Callable[[Tensor, Tensor], Tenso
     *before, last = layers
     through: Any = nn.Sequential(*before)
 
-    def log_prob(symbols: Tensor, features: Tensor) -> Tensor:
-        found: Tensor = last.log_prob(symbols, through(features))  # type: ignore[operator]
+    def log_prob(symbols: Tensor, features: Tensor, **relaxation: float) -> Tensor:
+        found: Tensor = last.log_prob(symbols, through(features), **relaxation)  # type: ignore[operator]
         return found
 
-    return log_prob
+    def relaxed(symbols: Tensor, features: Tensor, *, temperature: float | None = None) -> Tensor:
+        return log_prob(symbols, features, **({} if temperature is None else {"temperature": temperature}))
+
+    known: Any = last.log_prob
+    return relaxed if "temperature" in inspect.signature(known).parameters else log_prob
 
 
 def _noiseless(layers: Sequence[nn.Module]) -> Callable[[Tensor], Tensor] | None:

@@ -127,6 +127,11 @@ def mean(values: Array, *, confidence: float = 0.95, seed: int = 0) -> Estimate:
 
     Values that are NaN (undefined for that record) are left out, and do not count.
 
+    Args:
+        values: one per record, at least one.
+        confidence: of the two-sided interval, in (0, 1).
+        seed: of the resampling.
+
     Raises:
         InvalidParameterError: there are no values, or an argument is outside its range.
     """

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from splitpriv._errors import SplitPrivError
+from splitpriv.attacks.auditing.candidates import accepts, records
 from splitpriv.mechanisms.rounding import show
-from splitpriv.testing.inputs import accepts, channel_outputs, claims_epsilon, example_batch, records, table_size
+from splitpriv.testing.inputs import channel_outputs, claims_epsilon, example_batch, table_size
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from splitpriv.attacks.auditing.candidates import accepts, copies
 from splitpriv.testing.checks_values import ALPHA, same_law
-from splitpriv.testing.inputs import accepts, claims_epsilon, copies, example_batch
+from splitpriv.testing.inputs import claims_epsilon, example_batch
 from splitpriv.testing.noise import encoded_noise, noise_of
 from splitpriv.testing.sources import Played, has_source, playing
 from splitpriv.testing.statistics import Array, association_p

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from splitpriv.accounting import epsilon_total, simulation
+from splitpriv.attacks.auditing.candidates import copies, records
 from splitpriv.cut import packs
 from splitpriv.mechanisms import EndlessCodebook
 from splitpriv.release import pack, unpack
 from splitpriv.release.packing import bits_for, bytes_for
 from splitpriv.split_model import SplitModel
-from splitpriv.testing.inputs import channel_outputs, claims_epsilon, copies, example_batch, records, table_size
+from splitpriv.testing.inputs import channel_outputs, claims_epsilon, example_batch, table_size
 from splitpriv.testing.noise import channel_pairs, sets_channel
 from splitpriv.testing.sources import Played, has_source, playing
 from splitpriv.testing.statistics import difference_p

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from splitpriv.attacks.auditing.candidates import copies, records
 from splitpriv.cut import packs
 from splitpriv.mechanisms.bit_slices import BitSlices
 from splitpriv.release import unpack
 from splitpriv.release.packing import bits_for
-from splitpriv.testing.inputs import copies, input_symbols, records, values_by_input
+from splitpriv.testing.inputs import input_symbols, values_by_input
 from splitpriv.testing.sources import Played, playing
 from splitpriv.testing.statistics import Array, law_p
 from splitpriv.testing.tables import Table

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from splitpriv.attacks.auditing.candidates import accepts, copies, records
 from splitpriv.mechanisms import KClosest
-from splitpriv.testing.inputs import accepts, copies, records
 from splitpriv.testing.noise import channel_pairs, place_in_row
 from splitpriv.testing.sources import Played, playing
 from splitpriv.testing.statistics import Array, law_p

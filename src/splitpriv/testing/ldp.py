@@ -53,8 +53,8 @@ def assert_ldp(
     ``encode_packed``, where a layer has it and a release would call it, is driven with random bytes too.
 
     *Elsewhere*, and for what the table does not cover (several symbols, but one use), draws give a lower bound
-    on epsilon: Clopper-Pearson at events that are chosen on the first half of the draws and tested on the second,
-    Bonferroni over those tested.
+    on epsilon, by :class:`~splitpriv.attacks.LowerBoundAudit`: records and an event are chosen on some of the draws,
+    and a Clopper-Pearson bound is taken on how often the event tells those records apart in the others.
 
     The layer's source of bytes is replaced by a repeatable one where it keeps it in an attribute
     that has ``read`` and ``secure``, as :func:`~splitpriv.mechanisms.make_source` returns; a result is then the

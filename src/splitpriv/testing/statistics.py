@@ -11,16 +11,6 @@ from scipy import stats
 Array = npt.NDArray[Any]
 
 
-def lower_bound(hits: int, draws: int, alpha: float) -> float:
-    """Clopper-Pearson: below the probability of a hit, except with probability ``alpha``."""
-    return float(stats.beta.ppf(alpha, hits, draws - hits + 1)) if hits else 0.0
-
-
-def upper_bound(hits: int, draws: int, alpha: float) -> float:
-    """Clopper-Pearson: above the probability of a hit, except with probability ``alpha``."""
-    return float(stats.beta.ppf(1 - alpha, hits + 1, draws - hits)) if hits < draws else 1.0
-
-
 def binomial_p(hits: Array, draws: int, probability: Array) -> Array:
     """Two-sided p-values of hit counts, twice the smaller tail."""
     below, above = stats.binom.cdf(hits, draws, probability), stats.binom.sf(hits - 1, draws, probability)
