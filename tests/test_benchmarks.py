@@ -186,7 +186,7 @@ def test_leakage(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
         "DecoderInversion",
         "LikelihoodInversion",
         "best of each record",
-        "LiRA, online",
+        "RMIA, offline",
         "accuracy on non-members",
     ):
         assert text in printed

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from splitpriv.attacks.estimate import Estimate
 from splitpriv.attacks.membership_inference.result import MembershipResult, draw_roc
 from splitpriv.attacks.plotting import new_figure
 
@@ -54,9 +56,17 @@ class MembershipReport:
         count = int(first.members.sum())
         head = f"{count} members, {len(first.members) - count} non-members, {self.shadows} shadow models"
         lines = [f"membership, queries: {self.query}; {head}", f"cut: {self.layer}"[:158]]
-        lines.append(f"{'attack':<32}{'AUC':<24}{'bal. acc.':<11}{'F1':<7}{'TPR at 1 %':<12}{'TPR at 0.1 %':<13}")
+        lines.append(f"{'attack':<32}{'AUC':<24}{'bal. acc.':<11}{'F1':<7}{'TPR at 1 %':<18}{'TPR at 0.1 %':<18}")
         for name, found in self.results.items():
-            rest = (f"{found.balanced_accuracy.value:<11.3f}", f"{found.f1.value:<7.3f}", f"{found.tpr_1.value:<12.3f}")
-            lines.append(f"{name:<32}{found.auc!s:<24}{''.join(rest)}{found.tpr_01.value:<13.3f}".replace("nan", " - "))
+            rest = (f"{found.balanced_accuracy.value:<11.3f}", f"{found.f1.value:<7.3f}")
+            rates = (_rate(found.tpr_1, found.fpr_1), _rate(found.tpr_01, found.fpr_01))
+            lines.append(f"{name:<32}{found.auc!s:<24}{''.join((*rest, *rates))}".replace("nan", " - ").rstrip())
         lines.append(f"best: {first.attack} (largest AUC; chosen on these records)")
+        lines.append("in brackets: the false positive rate that the threshold, chosen elsewhere, has on these records")
         return "\n".join(lines)
+
+
+def _rate(tpr: Estimate, fpr: Estimate) -> str:
+    """A true positive rate, and what it cost: a threshold from shadow models may fit the target badly."""
+    shown = f"{tpr.value:.3f}" if math.isnan(fpr.value) else f"{tpr.value:.3f} ({fpr.value:.3f})"
+    return f"{shown:<18}"

@@ -43,7 +43,9 @@ class RMIA(MembershipAttack):
     Raises:
         InvalidParameterError: an argument is outside its range.
 
-    Does not prove: that nothing leaks where it fails.
+    Does not prove: that nothing leaks where it fails. Where the candidates are the population, a score depends on who
+    else is asked about, so that thresholds of shadow models carry over to a target with another share of members only
+    roughly: read the false positive rate beside each figure, or give public records.
 
     Source: Zarifzadeh, Liu, Shokri 2024, "Low-cost high-power membership inference attacks", section 3.
 
