@@ -5,7 +5,8 @@
 *Inversion*: :class:`~splitpriv.attacks.GradientInversion` with identical settings on the same records, once with
 ``batch_size=1`` and once with all in a batch; seconds per image, their ratio, and how far the PSNR is apart. What a
 batch can gain is what one image leaves idle: on a CPU the cost of starting each operation, on a GPU nearly all of
-it; once arithmetic fills the processor, more images cost as much more. So the table has a convolutional edge (the arithmetic dominates) and a small one (starting dominates).
+it; once arithmetic fills the processor, more images cost as much more. So the table has a convolutional edge (the
+arithmetic dominates) and a small one (starting dominates).
 
 *Shadow models*: see ``shadow_timing.py``. All threads that torch has, unless OMP_NUM_THREADS says otherwise; shadow
 models on one.
