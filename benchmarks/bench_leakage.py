@@ -135,16 +135,22 @@ def show(found: dict[str, Cell], preset: Preset) -> None:
     print(f"\nInversion of {preset.images} records: SSIM, PSNR in dB, identification (chance {1 / preset.images:.3g})")
     for cut, layer in ((c, n) for c in CUTS for n in LAYERS):
         cell = found.get(name_of("inversion", cut, layer))
-        print(f"\ncut {cut}, {layer}" + ("" if cell else ": not yet run"))
+        print(f"\ncut {cut}, {layer}{total(preset, cut, layer)}" + ("" if cell else ": not yet run"))
         for row in inversion_rows(cell) if cell else []:
             print(f"  {row[0]:<32}" + "".join(f"{figure:<24}" for figure in row[1:]))
     print("\nMembership, the server queried in the clear: AUC, F1, TPR at 1 % FPR")
     for cut, layer in ((c, n) for c in CUTS for n in LAYERS):
         cell = found.get(name_of("membership", cut, layer))
         text = f": accuracy on non-members {cell['accuracy']:.1%}" if cell else ": not yet run"
-        print(f"\ncut {cut}, {layer}{text}")
+        print(f"\ncut {cut}, {layer}{total(preset, cut, layer)}{text}")
         for row in membership_rows(cell) if cell else []:
             print(f"  {row[0]:<32}" + "".join(f"{figure:<24}" for figure in row[1:]))
+
+
+def total(preset: Preset, cut: int, layer: str) -> str:
+    """What a record pays where a layer's epsilon is that of an element: features are width x 32 x 32, then half."""
+    epsilon = LAYERS[layer][1]
+    return f" ({epsilon * preset.width * 2048 / 2**cut:,.0f} per record)" if "per element" in layer else ""
 
 
 def inversion_rows(cell: Cell) -> list[tuple[str, ...]]:

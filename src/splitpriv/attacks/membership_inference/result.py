@@ -210,9 +210,8 @@ def _low_fpr(inside: Scores, outside: Scores, held: HeldOut, fpr: float, level: 
         rate = tpr_at_fpr(inside, outside, fpr=fpr, held_out=held.non_members, confidence=level)
         threshold = threshold_at_fpr(outside if held.non_members is None else held.non_members, fpr=fpr)
     except InvalidParameterError as error:
-        return undefined(str(error).partition(": ")[2].partition(". ")[0], level), undefined(
-            "as the true positive rate", level
-        )
+        reason = str(error).partition(": ")[2].partition(". ")[0]
+        return undefined(reason, level), undefined("as the true positive rate", level)
     return rate, proportion(int((outside >= threshold).sum()), len(outside), confidence=level)
 
 

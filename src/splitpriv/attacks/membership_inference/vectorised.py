@@ -13,8 +13,8 @@ from torch.func import functional_call, stack_module_state
 
 from splitpriv._errors import InvalidParameterError
 
-# Where benchmarks/bench_attacks_shadows.py found batched products to beat many small ones, on one CPU core: 2.5 to 2.8
-# times faster at 5,000 parameters, 1.3 at 35,000, equal at 68,000, 2.3 times slower at a million. Convolutions never.
+# By benchmarks/bench_attacks.py on one CPU core: 2.9 times faster at 2,410 parameters, 1.2 at 68,362, 2.7 times slower
+# at two million; convolutions are no faster. The limit is where little is left to gain.
 _PLAIN = (
     *(nn.Sequential, nn.Linear, nn.Flatten, nn.Unflatten, nn.Identity, nn.LayerNorm),
     *(nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus),
