@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import betainccinv, betaincinv
 
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError
@@ -47,12 +47,12 @@ class Estimate:
 
 def lower_bound(hits: int, draws: int, alpha: float) -> float:
     """Clopper-Pearson: below the probability of a hit, except with probability ``alpha``."""
-    return float(stats.beta.ppf(alpha, hits, draws - hits + 1)) if hits else 0.0
+    return float(betaincinv(hits, draws - hits + 1, alpha)) if hits else 0.0
 
 
 def upper_bound(hits: int, draws: int, alpha: float) -> float:
     """Clopper-Pearson: above the probability of a hit, except with probability ``alpha``."""
-    return float(stats.beta.ppf(1 - alpha, hits + 1, draws - hits)) if hits < draws else 1.0
+    return float(betainccinv(hits + 1, draws - hits, alpha)) if hits < draws else 1.0
 
 
 def proportion(hits: int, draws: int, *, confidence: float = 0.95) -> Estimate:

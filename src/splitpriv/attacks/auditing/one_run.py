@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
+from scipy.special import bdtrc, gammaln, xlog1py, xlogy
 
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError
@@ -81,7 +81,9 @@ def _refuted(m: int, r: int, v: int, delta: float, alpha: float) -> float:
 
 def _chance(m: int, r: int, v: int, delta: float, epsilon: float) -> float:
     """A bound on the probability of v or more right guesses under the claim."""
-    law = stats.binom(r, 1 / (1 + math.exp(-epsilon)))
-    exactly = law.pmf(np.arange(v - 1, -1, -1))  # of v - 1, v - 2, ..., 0
+    p = 1 / (1 + math.exp(-epsilon))
+    hits = np.arange(v - 1, -1, -1)
+    ways = gammaln(r + 1) - gammaln(hits + 1) - gammaln(r - hits + 1)
+    exactly = np.exp(ways + xlogy(hits, p) + xlog1py(r - hits, -p))  # of v - 1, v - 2, ..., 0 right guesses
     excess = float((np.cumsum(exactly) / np.arange(1, v + 1)).max())
-    return min(1.0, float(law.sf(v - 1)) + 2 * m * delta * excess)
+    return min(1.0, float(bdtrc(v - 1, r, p)) + 2 * m * delta * excess)

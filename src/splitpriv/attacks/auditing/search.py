@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import ndtri
 
 from splitpriv.attacks.auditing.events import Event, propose, ranked
 from splitpriv.attacks.auditing.one_run import one_run_epsilon
@@ -66,7 +66,7 @@ def search(trials: Trials, draws: int, failure_probability: float, seed: int) ->
     names, among = trials.names(), list(range(len(trials.candidates)))
     first, each = max(16, draws // 8), max(16, draws // (4 * _ROUNDS))
     last = max(16, draws - draws // 8 - _ROUNDS * (draws // (4 * _ROUNDS)))
-    quantile = float(stats.norm.isf(failure_probability))
+    quantile = -float(ndtri(failure_probability))
     readings = _joined(list(trials.draw(among, first, coins)))
     events = propose(names, readings, among, 2 + quantile * math.sqrt(2 * first / (len(among) * last)))
     event = _best(events, trials, each, quantile * math.sqrt(each / last), coins)
