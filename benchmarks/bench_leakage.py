@@ -39,7 +39,7 @@ from splitpriv import attacks
 from timing import write
 
 Cell = dict[str, Any]
-VERSION = 1  # of the cells: another one makes them anew
+VERSION = 2  # of the cells: another one makes them anew
 
 
 def inversion(preset: Preset, target: Target, model: sp.SplitModel, folder: Path) -> Cell:
