@@ -84,7 +84,7 @@ def view_of(model: Any) -> CutView:
         decode=model.cut.decode,
         log_prob=_likelihood(layers),
         server=model.server,
-        clean=_noiseless(layers),
+        clean=_noiseless(model.cut),
         layer="no layer" if not layers else ", ".join(repr(layer) for layer in layers),
     )
 
@@ -111,14 +111,8 @@ def _likelihood(layers: Sequence[nn.Module]) -> Callable[[Tensor, Tensor], Tenso
     return relaxed if "temperature" in inspect.signature(known).parameters else log_prob
 
 
-def _noiseless(layers: Sequence[nn.Module]) -> Callable[[Tensor], Tensor] | None:
-    """Layers by the mean of what they release; None where that is the features."""
-    if not layers:
-        return None
-
-    def clean(features: Tensor) -> Tensor:
-        for layer in layers:
-            features = layer(features) if is_defence(layer) else layer.expected(features)  # type: ignore[operator]
-        return features
-
-    return clean if all(is_defence(layer) or hasattr(layer, "expected") for layer in layers) else None
+def _noiseless(cut: Any) -> Callable[[Tensor], Tensor] | None:
+    """What crosses by its mean; None where that is the features, or where a mechanism does not offer its mean."""
+    known = all(is_defence(layer) or hasattr(layer, "expected") for layer in cut)
+    expected: Callable[[Tensor], Tensor] = cut.expected
+    return expected if len(cut) and known else None
