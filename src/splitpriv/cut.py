@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from splitpriv._errors import InvalidParameterError, PrivacyError, ShapeError, SplitPrivError
 from splitpriv._validation import message
-from splitpriv.accounting.pricing import Price, chain_shapes, is_bridged, price
+from splitpriv.accounting.pricing import Price, chain_shapes, is_bridged, is_defence, price
 from splitpriv.layers.compilation import eager
 from splitpriv.layers.straight_through import cast, straight_through
 from splitpriv.mechanisms.endless_codebook import EndlessCodebook
@@ -37,7 +37,7 @@ class Cut(nn.Sequential):
     @property
     def secure(self) -> bool:
         """Whether all noise is secure; a mechanism that does not say so counts as insecure."""
-        return all(bool(getattr(layer, "secure", _is_defence(layer))) for layer in self)
+        return all(bool(getattr(layer, "secure", is_defence(layer))) for layer in self)
 
     @eager
     def forward(
@@ -161,10 +161,6 @@ class Cut(nn.Sequential):
                 f"SplitModel: cut[{position}] must have the shape that was priced, got {what} of shape "
                 f"{tuple(found.shape)} for {(rows, *shape)}. A layer that changes the shape needs output_shape(shape)."
             )
-
-
-def _is_defence(layer: Any) -> bool:
-    return getattr(layer, "epsilon", None) == math.inf
 
 
 def packs(layer: nn.Module) -> bool:

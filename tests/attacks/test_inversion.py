@@ -170,6 +170,29 @@ def test_weights_are_chosen_on_public_records_alone(monkeypatch: pytest.MonkeyPa
         assert not any(bool((one == PRIVATE).flatten(1).all(1).any()) for one in truth)
 
 
+def test_choices_rest_on_records_that_the_prior_was_not_fitted_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    from splitpriv.attacks.inversion import prior, tuning
+    from splitpriv.attacks.inversion.problem import problem_of
+
+    fitted: list[Tensor] = []
+    real = prior._components
+
+    def spy(centred: Tensor, count: int) -> tuple[Tensor, int]:
+        fitted.append(centred)
+        return real(centred, count)
+
+    monkeypatch.setattr(prior, "_components", spy)
+    nothing: dict[str, Any] = {"public_labels": None, "originals": None, "input_range": None, "device": None}
+    for public in (PUBLIC, PUBLIC[:6]):
+        view = noisy_view()
+        problem = problem_of("test", view, view.released(PRIVATE), public=public, input_shape=None, **nothing)
+        mean = prior.Gaussian(problem, 3, None, 3).mean
+        truth = tuning.tuning_problem(3, problem, 3)[1]
+        assert len(truth) == 3
+        for one in truth.flatten(1) - mean:
+            assert not bool((fitted[-1] == one).all(1).any())
+
+
 def test_the_weight_follows_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     from splitpriv.attacks.inversion import gradient
 
@@ -332,7 +355,7 @@ def test_the_normal_prior_has_the_covariance_of_public_inputs() -> None:
         public = torch.randn(records, 6, generator=rng) @ mixing + 3
         nothing: dict[str, Any] = {"public_labels": None, "originals": None, "input_range": None, "device": None}
         problem = problem_of("test", CutView(), torch.ones(1), public=public, input_shape=None, **nothing)
-        prior = Gaussian(problem, 0, None)
+        prior = Gaussian(problem, 0, None, 8)
         drawn = prior.inputs(torch.randn(50_000, *prior.shape, generator=rng))
         assert drawn.shape == (50_000, 6)
         error = (torch.cov(drawn.T) - mixing.T @ mixing).norm() / (mixing.T @ mixing).norm()
@@ -532,6 +555,12 @@ def test_defaults_run() -> None:
 def test_an_attack_that_lacks_something_is_refused(attack: Any, view: CutView, text: str) -> None:
     with pytest.raises(InvalidParameterError, match=f"this attack does not apply: {text}"):
         attack(view, torch.ones(2, 8, 12, 12), input_shape=(1, 12, 12))
+
+
+def test_a_covariance_needs_two_public_inputs() -> None:
+    view = noisy_view()
+    with pytest.raises(InvalidParameterError, match="prior='gaussian' needs public inputs, at least 2"):
+        LIKELY(view, view.released(PRIVATE), public=PUBLIC[:1])
 
 
 # Refusals ------------------------------------------------------------------------------------------

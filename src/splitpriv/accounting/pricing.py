@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from splitpriv._errors import PrivacyError
 from splitpriv.accounting.spend import Spend
 from splitpriv.mechanisms import Channel
 from splitpriv.mechanisms.channel import MAX_ENTRIES
@@ -77,6 +78,17 @@ def price(layers: Sequence[Any], shape: Sequence[int], *, edge_records: int | No
     if math.isinf(after.per_record):
         notes.append("no mechanism follows those weights")
     return Price(own, rows, after.per_record, tuple(notes))
+
+
+def is_defence(layer: Any) -> bool:
+    """Whether a layer draws nothing: its epsilon is infinite.
+
+    A mechanism with a budget for the record has no epsilon per element before it knows the shape of one.
+    """
+    try:
+        return bool(layer.epsilon == math.inf)
+    except (AttributeError, PrivacyError):
+        return False
 
 
 def _fitted_records(layer: Any) -> int | None:

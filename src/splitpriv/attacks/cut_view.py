@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from splitpriv._errors import InvalidParameterError
+from splitpriv.accounting.pricing import is_defence
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,6 @@ def view_of(model: Any) -> CutView:
         clean=_noiseless(model.cut),
         layer="no layer" if not layers else ", ".join(repr(layer) for layer in layers),
     )
-
-
-def is_defence(layer: Any) -> bool:
-    """Whether a layer draws nothing: its epsilon is infinite."""
-    return getattr(layer, "epsilon", None) == math.inf
 
 
 def _likelihood(layers: Sequence[nn.Module]) -> Callable[[Tensor, Tensor], Tensor] | None:

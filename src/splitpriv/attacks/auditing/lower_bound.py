@@ -11,12 +11,13 @@ from torch import Tensor
 
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError
+from splitpriv.accounting.pricing import is_defence
 from splitpriv.attacks.attack import Attack
 from splitpriv.attacks.auditing.candidates import records
 from splitpriv.attacks.auditing.result import AuditResult
 from splitpriv.attacks.auditing.search import search
 from splitpriv.attacks.auditing.trials import Trials
-from splitpriv.attacks.cut_view import CutView, is_defence
+from splitpriv.attacks.cut_view import CutView
 
 UNITS = ("auto", "element", "use", "record")
 

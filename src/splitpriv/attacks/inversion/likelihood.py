@@ -104,6 +104,8 @@ class LikelihoodInversion(Inversion):
             return "it needs the edge (white box)"
         if self.weight == "public" and (public is None or view.encode is None):
             return "weight='public' needs public inputs, and queries to the layer"
+        if self.prior == "gaussian" and public is not None and len(public) < 2:
+            return "prior='gaussian' needs public inputs, at least 2"
         return None
 
     def _reconstruct(self, problem: Problem) -> tuple[Tensor, Tensor]:
@@ -156,7 +158,7 @@ class LikelihoodInversion(Inversion):
     def _prior(self, problem: Problem) -> Prior:
         if self.prior == "smooth" or problem.public is None:
             return Smooth(problem)
-        return Gaussian(problem, self.seed, self.input_range)
+        return Gaussian(problem, self.seed, self.input_range, self.tuning_records)
 
     def _objective(
         self, problem: Problem, prior: Prior, rows: slice, weights: Tensor, temperature: float | None

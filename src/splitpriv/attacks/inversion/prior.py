@@ -8,7 +8,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from splitpriv.attacks.attack import generator
 from splitpriv.attacks.inversion.problem import Problem
 from splitpriv.attacks.inversion.smoothness import energy, is_image, roughness
 
@@ -49,13 +48,14 @@ class Gaussian:
     """Inputs are normal with the mean of the public ones, and their covariance.
 
     Its first principal components are kept; what is left is the same in all directions, as large as on public inputs
-    that the components were not learned from. Coordinates: one per component, and one per element for the rest.
+    that the components were not learned from: a tenth of them, and those that choices rest on. Coordinates: one per
+    component, and one per element for the rest.
     """
 
-    def __init__(self, problem: Problem, seed: int, limits: tuple[float, float] | None) -> None:
+    def __init__(self, problem: Problem, seed: int, limits: tuple[float, float] | None, choosing: int) -> None:
         public, device = problem.known_public, problem.centre.device
-        order = torch.randperm(len(public), generator=generator(seed, stream="gaussian"))[:FITTED]
-        held = max(1, len(order) // 10)
+        order = problem.shuffled(seed)[:FITTED]
+        held = min(max(choosing, len(order) // 10), max(1, len(order) // 2))
         known = public[order.to(public.device)].to(device).flatten(1)
         fitted, others = known[held:], known[:held]
         self.limits, self.input, self.mean = limits, problem.shape, fitted.mean(0)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError, ShapeError
+from splitpriv.attacks.attack import generator
 from splitpriv.attacks.cut_view import CutView
 from splitpriv.attacks.inversion.smoothness import is_image
 
@@ -69,8 +70,11 @@ class Problem:
     def simulated(self, rows: Tensor) -> Problem:
         """The same attack on public records, as many releases of each, with fresh noise."""
         inputs = self.known_public[rows.to(self.known_public.device)].to(self.centre.device)
-        releases = tuple(self.view.released(inputs) for _ in self.releases)
-        return Problem(self.view, releases, self.shape, self.public, self.public_labels, self.centre, self.scale)
+        return replace(self, releases=tuple(self.view.released(inputs) for _ in self.releases))
+
+    def shuffled(self, seed: int) -> Tensor:  # shape: (public,)
+        """One order of the public inputs for all: choices rest on the first ones, what is fitted on the last."""
+        return torch.randperm(len(self.known_public), generator=generator(seed, stream="public"))
 
     @property
     def known_public(self) -> Tensor:

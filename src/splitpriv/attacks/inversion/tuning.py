@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splitpriv.attacks.attack import generator
 from splitpriv.attacks.inversion.prior import Prior
 from splitpriv.attacks.inversion.problem import Problem
 
@@ -19,8 +18,7 @@ Found = Callable[[Problem, slice, Tensor], tuple[Tensor, Tensor]]
 
 def tuning_problem(seed: int, problem: Problem, records: int) -> tuple[Problem, Tensor]:
     """Some public records as if they were private: their releases, and their inputs."""
-    public = problem.known_public
-    order = torch.randperm(len(public), generator=generator(seed, stream="tuning"))[:records]
+    public, order = problem.known_public, problem.shuffled(seed)[:records]
     truth = public[order.to(public.device)].to(problem.centre.device)
     return problem.simulated(order), truth
 
@@ -35,14 +33,11 @@ def best_weight(attack: Any, problem: Problem, weights: Sequence[float], records
 
 def best_temperature(
     attack: Any, problem: Problem, prior: Prior, records: int, found: Callable[[float], Found]
-) -> float | None:
+) -> float:
     """The first temperature with the least mean squared error on released public records, at weight 0.1 or 1.
 
     Three are tried: the spread of public features, a tenth of it, and the one whose slope points best to the truth.
-    None where the likelihood takes none.
     """
-    if not problem.relaxes:
-        return None
     simulated, truth = tuning_problem(attack.seed, problem, records)
     with torch.no_grad():
         spread = float(problem.view.need("edge")(truth).std(0, correction=0).mean()) or 1.0

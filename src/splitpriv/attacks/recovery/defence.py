@@ -10,7 +10,7 @@ from torch import Tensor
 
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError
-from splitpriv.attacks.cut_view import is_defence
+from splitpriv.accounting.pricing import is_defence
 from splitpriv.attacks.recovery.alphabet import ENTRIES
 
 
