@@ -56,7 +56,15 @@ class Attack:
 
     def _on(self, *tensors: Tensor) -> torch.device:
         """The device to run on."""
-        return torch.device(self.device) if self.device is not None else tensors[0].device
+        if self.device is None:
+            return tensors[0].device
+        try:
+            return torch.empty(0, device=self.device).device
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # a build without CUDA asserts
+            constraint = "a device that this machine has, or None"
+            raise InvalidParameterError(
+                check.message(type(self).__name__, "device", constraint, self.device)
+            ) from error
 
     def _batches(self, records: int, what: str) -> Iterator[slice]:
         """Slices of at most ``batch_size`` records."""
