@@ -74,7 +74,7 @@ def proportion(hits: int, draws: int, *, confidence: float = 0.95) -> Estimate:
     """
     check.integer("proportion", "draws", draws, 1)
     check.integer("proportion", "hits", hits, 0, draws)
-    alpha = (1 - _level("proportion", confidence)) / 2
+    alpha = (1 - level_of("proportion", confidence)) / 2
     low, high = lower_bound(hits, draws, alpha), upper_bound(hits, draws, alpha)
     return Estimate(hits / draws, low, high, confidence, draws, "Clopper-Pearson")
 
@@ -107,7 +107,7 @@ def bootstrap(
         >>> bootstrap(np.mean, np.arange(9.0)).value
         4.0
     """
-    level = _level("bootstrap", confidence)
+    level = level_of("bootstrap", confidence)
     check.integer("bootstrap", "resamples", resamples, 100)
     check.integer("bootstrap", "seed", seed, 0)
     if not groups or any(len(group) < 1 for group in groups):
@@ -138,11 +138,12 @@ def mean(values: Array, *, confidence: float = 0.95, seed: int = 0) -> Estimate:
     values = np.asarray(values, dtype=np.float64)
     defined = values[~np.isnan(values)]
     if values.size and not defined.size:
-        return Estimate(math.nan, math.nan, math.nan, _level("mean", confidence), 0, "undefined")
+        return Estimate(math.nan, math.nan, math.nan, level_of("mean", confidence), 0, "undefined")
     return bootstrap(np.mean, defined, confidence=confidence, seed=seed)
 
 
-def _level(owner: str, confidence: float) -> float:
+def level_of(owner: str, confidence: float) -> float:
+    """A confidence, checked."""
     level = check.positive(owner, "confidence", confidence)
     if level >= 1:
         raise InvalidParameterError(check.message(owner, "confidence", "below 1", confidence))

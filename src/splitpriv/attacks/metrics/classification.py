@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError
-from splitpriv.attacks.estimate import Estimate, bootstrap, lower_bound, proportion, upper_bound
+from splitpriv.attacks.estimate import Estimate, level_of, lower_bound, proportion, upper_bound
+from splitpriv.attacks.metrics.area import area, area_interval
 
 Scores = npt.NDArray[np.float64]
 
@@ -66,40 +69,32 @@ def auc(
     non_members: npt.ArrayLike,  # shape: (non_members,)
     *,
     confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
 ) -> Estimate:
     """The chance that a member's score is above a non-member's, a tie counting one half; 0.5 says nothing.
 
-    The interval is a percentile bootstrap over records. It is approximate, and says nothing of how the target or
+    The interval is that of a share (Clopper-Pearson) of so many independent pairs as would vary as much as the area
+    does; never fewer pairs than there are records in the smaller group. It holds for few records and for scores that
+    are told apart without an error, where it is that of the smaller group alone. It says nothing of how the target or
     the shadow models would vary in another run.
 
     Args:
         members: scores of members, one or more, no NaN.
         non_members: scores of non-members, one or more, no NaN.
         confidence: of the two-sided interval, in (0, 1).
-        resamples: of the bootstrap, >= 100.
-        seed: of the bootstrap.
 
     Raises:
         InvalidParameterError: an argument is outside its range.
 
-    Source: Hanley, McNeil 1982 (the area as a probability); Efron 1979.
+    Source: Hanley, McNeil 1982 (the area as a probability); DeLong, DeLong, Clarke-Pearson 1988 (its variance).
 
     Example:
-        >>> auc([3.0, 2.0], [2.0, 1.0]).value
-        0.875
+        >>> print(auc([3.0, 2.0], [2.0, 1.0]))
+        0.875 [0.0992, 0.999]
     """
     inside, outside = _scores("auc", "members", members), _scores("auc", "non_members", non_members)
-    levels, codes = np.unique(np.concatenate([inside, outside]), return_inverse=True)
-
-    def area(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float:
-        higher, lower = (np.bincount(group, minlength=len(levels)) for group in (first, second))
-        below = np.cumsum(lower) - 0.5 * lower
-        return float(higher @ below / (len(first) * len(second)))
-
-    drawn: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
-    return bootstrap(area, codes[: len(inside)], codes[len(inside) :], **drawn)
+    level = level_of("auc", confidence)
+    low, high = area_interval(inside, outside, confidence=level)
+    return Estimate(area(inside, outside), low, high, level, len(inside) + len(outside), "Clopper-Pearson of pairs")
 
 
 def balanced_accuracy(
@@ -143,19 +138,17 @@ def f1(
     *,
     threshold: float,
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> Estimate:
-    """The harmonic mean of precision and recall at a threshold chosen elsewhere, with a bootstrap interval.
+    """The harmonic mean of precision and recall at a threshold chosen elsewhere.
 
-    It depends on the share of members among the records. Whoever calls all records members gets 2/3 with as many
-    members as non-members: so much is no attack.
+    It depends on the share of members among the records: compare with :func:`f1_of_all`. The interval takes both rates
+    at the ends of theirs (Clopper-Pearson, each at half the error), at this share of members: never too narrow.
 
     Args:
         members: scores of members, one or more, no NaN.
         non_members: scores of non-members, one or more, no NaN.
         threshold: as in :func:`balanced_accuracy`.
         confidence: of the two-sided interval, in (0, 1).
-        seed: of the bootstrap.
 
     Raises:
         InvalidParameterError: an argument is outside its range.
@@ -164,14 +157,35 @@ def f1(
         >>> f1([3.0, 2.0], [2.5, 1.0], threshold=2.0).value
         0.8
     """
-    _hits("f1", members, non_members, threshold)
-    inside, outside = np.asarray(members) >= threshold, np.asarray(non_members) >= threshold
+    (true, false), (inside, outside) = _hits("f1", members, non_members, threshold)
+    alpha = (1 - level_of("f1", confidence)) / 4
 
-    def score(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float:
-        true = int(first.sum())
-        return float(2 * true / (true + int(second.sum()) + len(first)))
+    def at(found: float, alarms: float) -> float:
+        return 2 * found * inside / (found * inside + alarms * outside + inside)
 
-    return bootstrap(score, inside, outside, confidence=confidence, seed=seed)
+    low = at(lower_bound(true, inside, alpha), upper_bound(false, outside, alpha))
+    high = at(upper_bound(true, inside, alpha), lower_bound(false, outside, alpha))
+    value = 2 * true / (true + false + inside)
+    return Estimate(value, low, high, confidence, inside + outside, "Clopper-Pearson of both rates")
+
+
+def f1_of_all(members: int, non_members: int) -> float:
+    """The F1 of calling every record a member, which is no attack; 2/3 with as many members as non-members.
+
+    Args:
+        members: how many, >= 1.
+        non_members: how many, >= 0.
+
+    Raises:
+        InvalidParameterError: an argument is outside its range.
+
+    Example:
+        >>> f1_of_all(900, 100)
+        0.9473684210526315
+    """
+    check.integer("f1_of_all", "members", members, 1)
+    check.integer("f1_of_all", "non_members", non_members, 0)
+    return 2 * members / (2 * members + non_members)
 
 
 def tpr_at_fpr(
@@ -215,7 +229,7 @@ def tpr_at_fpr(
         threshold, source = threshold_at_fpr(outside, fpr=fpr), "point on the ROC of the evaluated records"
     else:
         others = _scores("tpr_at_fpr", "held_out", held_out)
-        if others.shape == outside.shape and np.array_equal(others, outside):
+        if held_out is non_members or _are_the_same(others, outside):
             raise InvalidParameterError(
                 "tpr_at_fpr: held_out must be scores of other non-members, got the evaluated ones. "
                 "Leave it out to get the point on their ROC."
@@ -237,7 +251,8 @@ def threshold_at_fpr(
         fpr: false positive rate, in (0, 1).
 
     Raises:
-        InvalidParameterError: there are too few scores for this rate, or an argument is outside its range.
+        InvalidParameterError: there are too few scores for this rate, more than that share of them is infinite, or an
+            argument is outside its range.
 
     Example:
         >>> threshold_at_fpr([0.0, 1.0, 2.0, 2.0], fpr=0.5) > 1.0
@@ -246,7 +261,7 @@ def threshold_at_fpr(
     scores = _scores("threshold_at_fpr", "non_members", non_members)
     _enough("threshold_at_fpr", "non_members", len(scores), fpr)
     allowed = math.floor(fpr * len(scores) + 1e-9)
-    return float(np.nextafter(np.sort(scores)[::-1][allowed], math.inf))
+    return _above("threshold_at_fpr", float(np.sort(scores)[::-1][allowed]))
 
 
 def balanced_threshold(
@@ -262,7 +277,7 @@ def balanced_threshold(
         non_members: scores of non-members (of shadow models), one or more, no NaN.
 
     Raises:
-        InvalidParameterError: an argument is outside its range.
+        InvalidParameterError: an argument is outside its range, or the best threshold is above infinite scores.
 
     Example:
         >>> balanced_threshold([3.0, 4.0], [1.0, 2.0])
@@ -275,24 +290,47 @@ def balanced_threshold(
     if point + 1 == len(curve.thresholds):
         return float(curve.thresholds[-1])
     if point == 0:
-        return float(np.nextafter(curve.thresholds[1], math.inf))
-    middle = 0.5 * (curve.thresholds[point] + curve.thresholds[point + 1])
-    return float(middle if middle > curve.thresholds[point + 1] else curve.thresholds[point])
+        return _above("balanced_threshold", float(curve.thresholds[1]))
+    upper, lower = float(curve.thresholds[point]), float(curve.thresholds[point + 1])
+    middle = 0.5 * upper + 0.5 * lower
+    return middle if middle > lower else upper
 
 
 def _scores(owner: str, name: str, values: npt.ArrayLike) -> Scores:
-    found = np.asarray(values, dtype=np.float64)
+    constraint = "one or more scores in one dimension, no NaN"
+    try:
+        found = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+    except (TypeError, ValueError):
+        kind = type(values).__name__
+        raise InvalidParameterError(f"{owner}: {name} must be {constraint}, got no numbers but {kind}.") from None
     if found.ndim != 1 or not len(found) or bool(np.isnan(found).any()):
         what = f"{int(np.isnan(found).sum())} NaN in shape {found.shape}"
-        raise InvalidParameterError(f"{owner}: {name} must be one or more scores in one dimension, no NaN, got {what}.")
+        raise InvalidParameterError(f"{owner}: {name} must be {constraint}, got {what}.")
     return found
+
+
+def _are_the_same(others: Scores, evaluated: Scores) -> bool:
+    """Whether these are the same scores, in any order; constant ones say nothing of whose they are."""
+    if len(others) != len(evaluated) or evaluated.min() == evaluated.max():
+        return False
+    return np.array_equal(np.sort(others), np.sort(evaluated))
+
+
+def _above(owner: str, score: float) -> float:
+    """The lowest threshold that a score does not reach."""
+    if score == math.inf:
+        raise InvalidParameterError(
+            f"{owner}: non_members must be finite where a threshold has to be above them, got infinite scores. "
+            "Bound the scores; none is above infinity."
+        )
+    return float(np.nextafter(score, math.inf))
 
 
 def _hits(
     owner: str, members: npt.ArrayLike, non_members: npt.ArrayLike, threshold: float
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """How many of each reach the threshold, and how many there are."""
-    if math.isnan(threshold):
+    if not isinstance(threshold, Real) or isinstance(threshold, bool) or math.isnan(threshold):
         raise InvalidParameterError(check.message(owner, "threshold", "a number chosen on other records", threshold))
     groups = _scores(owner, "members", members), _scores(owner, "non_members", non_members)
     first, second = (int((group >= threshold).sum()) for group in groups)
