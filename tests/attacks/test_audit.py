@@ -19,8 +19,9 @@ from splitpriv import CodebookLDP, InvalidParameterError, LaplaceLDP, NonFiniteE
 from splitpriv.accounting import Spend
 from splitpriv.attacks.auditing import AuditResult, LowerBoundAudit, audit
 from splitpriv.attacks.auditing.candidates import records
+from splitpriv.attacks.auditing.claim import claim_of
 from splitpriv.attacks.auditing.events import Event, propose
-from splitpriv.attacks.auditing.lower_bound import claim_of, viewed
+from splitpriv.attacks.auditing.lower_bound import viewed
 from splitpriv.attacks.auditing.one_run import one_run_epsilon
 from splitpriv.attacks.auditing.search import Found, search
 from splitpriv.attacks.auditing.trials import Trials
@@ -328,7 +329,30 @@ def test_what_cannot_be_audited() -> None:
         audit(layer, torch.eye(3)[:1], extremes=False)
     with pytest.raises(InvalidParameterError, match="layer must have encode and decode, got object without"):
         audit(object(), torch.eye(3))
-    with pytest.raises(ShapeError, match="must have a floating-point dtype"):
+    with pytest.raises(ShapeError, match="LowerBoundAudit: example must be features, floating-point of shape"):
         audit(layer, torch.eye(3).int())
-    with pytest.raises(NonFiniteError, match="features must be finite"):
+    with pytest.raises(ShapeError, match=r"LowerBoundAudit: example must be a torch\.Tensor, got example of type int"):
+        audit(layer, 3)  # type: ignore[arg-type]
+    with pytest.raises(NonFiniteError, match="LowerBoundAudit: example must be finite, got NaN or infinity in shape="):
         audit(layer, torch.eye(3) * math.nan)
+    with pytest.raises(ShapeError, match=r"audit: example must be a torch\.Tensor, got example of type NoneType"):
+        audit(model(layer), None)  # type: ignore[arg-type]
+    with pytest.raises(NonFiniteError, match=r"audit: example must be finite, got NaN or infinity in shape=\(3, 4\)"):
+        audit(model(layer), torch.full((3, 4), math.inf))
+    spoilt = model(layer)
+    nn.init.constant_(spoilt.edge.weight, math.inf)
+    with pytest.raises(NonFiniteError, match="audit: example must lead to finite features, got NaN or infinity from"):
+        audit(spoilt, rows(3, 4))
+    with pytest.raises(InvalidParameterError, match="LowerBoundAudit: device must be a device that this machine has"):
+        audit(layer, torch.eye(3), device="cuda:63")
+    with pytest.raises(InvalidParameterError, match="LowerBoundAudit: device must be a device that torch knows"):
+        audit(layer, torch.eye(3), device="gpu")
+
+
+def test_the_layer_says_why_it_takes_no_record() -> None:
+    text = r"got 0 that the layer takes\. It says: RandomResponseLDP: features must have a floating-point dtype"
+    with pytest.raises(InvalidParameterError, match=text) as caught:
+        audit(RandomResponseLDP(epsilon=1.0), torch.arange(4))
+    assert isinstance(caught.value.__cause__, ShapeError)
+    with pytest.raises(InvalidParameterError, match=r"It says: LabelLDP: labels must be a torch\.Tensor of shape"):
+        audit(sp.LabelLDP(4, epsilon=1.0), torch.eye(4))

@@ -239,3 +239,84 @@ def test_bounds_lie_on_both_sides_of_the_share(draws: int, data: st.DataObject) 
     assert 0 <= low <= hits / draws <= high <= 1
     assert (low == 0) == (hits == 0)
     assert (high == 1) == (hits == draws)
+
+
+# Whose number is it? ---------------------------------------------------------------------------------
+
+
+class Bare:
+    """Randomized response without a table: as many symbols as uses."""
+
+    def __init__(self, epsilon: float = 0.5) -> None:
+        self.response = RandomResponseLDP(epsilon=epsilon, generator=0)
+
+    def encode(self, features: Tensor) -> Tensor:
+        return self.response.encode(features)
+
+    def decode(self, symbols: Tensor) -> Tensor:
+        return self.response.decode(symbols)
+
+    def log_prob(self, symbols: Tensor, features: Tensor) -> Tensor:
+        return self.response.log_prob(symbols, features)
+
+    def spend(self, shape: tuple[int, ...]) -> Spend:
+        return self.response.spend(shape)
+
+
+def test_a_decoder_that_mixes_is_not_held_against_one_use() -> None:
+    class Mixes(Bare):
+        def decode(self, symbols: Tensor) -> Tensor:
+            return super().decode(symbols).cumsum(-1)
+
+    found = assert_ldp(Mixes(), EXAMPLE, draws=100_000)
+    assert 0 < found.found <= found.claimed == 0.5
+
+
+def test_where_symbols_are_not_one_use_each_the_record_is_what_is_claimed() -> None:
+    class Packs(Bare):
+        def encode(self, features: Tensor) -> Tensor:
+            return (super().encode(features).long() << torch.arange(10)).sum(1, keepdim=True)
+
+        def decode(self, symbols: Tensor) -> Tensor:
+            return symbols.float()
+
+        def log_prob(self, symbols: Tensor, features: Tensor) -> Tensor:
+            return super().log_prob(symbols >> torch.arange(10) & 1, features)
+
+    class Twice(Bare):
+        """Two uses, each of which is told five times."""
+
+        def spend(self, shape: tuple[int, ...]) -> Spend:
+            return Spend.of(0.5, 2)
+
+        def encode(self, features: Tensor) -> Tensor:
+            return super().encode(features[:, :2]).repeat(1, 5)
+
+        def log_prob(self, symbols: Tensor, features: Tensor) -> Tensor:
+            return super().log_prob(symbols[:, :2], features[:, :2])
+
+    for layer, claim in ((Packs(), 5.0), (Twice(), 1.0)):
+        found = assert_ldp(layer, EXAMPLE, draws=100_000)
+        assert found.claimed == pytest.approx(claim)
+        assert 0.5 < found.found <= claim
+    assert assert_ldp(Twice(), EXAMPLE, draws=100_000, epsilon=0.6).claimed == pytest.approx(1.2)
+    text = r"a record of 2 uses must cost at most the epsilon claimed, 0\.6, got at least"
+    with pytest.raises(AssertionError, match=text):
+        assert_ldp(Twice(), EXAMPLE, draws=100_000, epsilon=0.3)
+
+
+def test_noise_that_is_kept_is_not_counted_as_many_draws() -> None:
+    class Memoised(Bare):
+        """A record gets the answer again that it got first."""
+
+        kept: dict[bytes, Tensor]
+
+        def encode(self, features: Tensor) -> Tensor:
+            self.kept = getattr(self, "kept", {})
+            for record in features:
+                key = record.numpy().tobytes()
+                self.kept[key] = self.kept[key] if key in self.kept else super().encode(record[None])[0]
+            return torch.stack([self.kept[record.numpy().tobytes()] for record in features])
+
+    with pytest.raises(AssertionError, match="assert_ldp: layer must draw anew at each call, got the same symbols"):
+        assert_ldp(Memoised(), EXAMPLE, draws=10_000)

@@ -12,27 +12,25 @@ import torch
 from torch import Tensor
 
 from splitpriv.attacks.auditing.candidates import accepts, copies
+from splitpriv.attacks.auditing.freshness import draws_to_see_noise
 from splitpriv.testing.checks_values import ALPHA, same_law
 from splitpriv.testing.inputs import claims_epsilon, example_batch
 from splitpriv.testing.noise import encoded_noise, noise_of
 from splitpriv.testing.sources import Played, has_source, playing
 from splitpriv.testing.statistics import Array, association_p
 
-_MOST = 1 << 20  # symbols that a check may draw to see noise
 _POSITIONS = 32
 
 
 def visible(layer: Any, example: Tensor) -> Tensor | None:
     """The example as often as it takes to see noise; None where none need be seen.
 
-    Epsilon itself says how often: whatever is likely for one record has at least e**-epsilon of that
-    probability for every other one. So of 64 * e**epsilon symbols some differ in two calls, except with a
-    probability below e**-32, unless the release is a constant. Where that many cannot be drawn, nothing can be told.
+    Epsilon itself says how often (:func:`draws_to_see_noise`), unless the release is a constant. Where that many
+    symbols cannot be drawn, nothing can be told.
     """
-    uses = layer.spend(tuple(example.shape[1:])).per_use
-    needed = 64 * math.exp(min(uses, 50.0))
+    needed = draws_to_see_noise(layer.spend(tuple(example.shape[1:])).per_use)
     elements = max(1, layer.encode(example[:1]).numel()) * len(example)
-    if needed > _MOST:
+    if needed is None:
         return None
     batch = example.repeat(math.ceil(needed / elements), *[1] * (example.ndim - 1))
     others = [torch.zeros_like(batch), -batch]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError
-from splitpriv.mechanisms.rounding import log_up, show
+from splitpriv.mechanisms.rounding import log_up, scale_up, show
 from splitpriv.testing.bound import bound
 from splitpriv.testing.drive import Drive
 from splitpriv.testing.drive_sets import drive_sets
@@ -54,7 +54,9 @@ def assert_ldp(
 
     *Elsewhere*, and for what the table does not cover (several symbols, but one use), draws give a lower bound
     on epsilon, by :class:`~splitpriv.attacks.LowerBoundAudit`: records and an event are chosen on some of the draws,
-    and a Clopper-Pearson bound is taken on how often the event tells those records apart in the others.
+    and a Clopper-Pearson bound is taken on how often the event tells those records apart in the others. Where a layer
+    has as many symbols as uses, one symbol is held against the claim of one use (of decoded values only those that are
+    seen to follow their own symbol alone); else the whole record is held against that of all uses.
 
     The layer's source of bytes is replaced by a repeatable one where it keeps it in an attribute
     that has ``read`` and ``secure``, as :func:`~splitpriv.mechanisms.make_source` returns; a result is then the
@@ -123,7 +125,7 @@ def assert_ldp(
     result = LDPResult("exact", claim, log_up(ratio), alpha, driven)
     if spend.uses < _symbols(layer, example):  # the table speaks of one symbol, the claim of several
         bounded = _from_draws(layer, example, claim, spend, draws, alpha / 2, seed)
-        return LDPResult("statistical", claim, bounded.found, alpha, f"{driven}; {bounded.driven}")
+        return LDPResult("statistical", bounded.claimed, bounded.found, alpha, f"{driven}; {bounded.driven}")
     return result
 
 
@@ -134,13 +136,15 @@ def _symbols(layer: Any, example: Tensor) -> int:
 def _from_draws(
     layer: Any, example: Tensor, claim: float, spend: Any, draws: int, alpha: float, seed: int
 ) -> LDPResult:
-    """The lower bound, of one symbol at a time where each is a use, else of the whole record."""
+    """The lower bound: of one symbol at a time where each is a use's own, else of the record and all of its uses."""
+    whole = spend.uses != _symbols(layer, example) or spend.uses == 1
+    claim = scale_up(claim, spend.uses) if whole else claim
     with playing(layer, Played(seed)) as injected:
-        whole = spend.uses < _symbols(layer, example) or spend.uses == 1
-        found = bound(layer, example, whole=whole, draws=draws, alpha=alpha)
+        found = bound(layer, example, whole=whole, claim=claim, draws=draws, alpha=alpha)
     if found.epsilon > claim:
+        unit = f"a record of {spend.uses} uses" if whole and spend.uses > 1 else "one use"
         raise AssertionError(
-            f"assert_ldp: one use must cost at most the epsilon claimed, {show(claim)}, got at least "
+            f"assert_ldp: {unit} must cost at most the epsilon claimed, {show(claim)}, got at least "
             f"{found.epsilon:.4g} (error probability {alpha:g}), by {found.event} over {found.draws:,} releases."
         )
     own = "" if injected else " from its own source (it keeps none where a test could replace it)"

@@ -14,7 +14,8 @@ class LDPResult:
     Attributes:
         method: ``"exact"`` where epsilon was read off a declared table, integer by integer, that bounds the
             whole record's claim; ``"statistical"`` where draws alone speak.
-        claimed: epsilon of one use that was tested (natural log).
+        claimed: epsilon of one use that was tested (natural log); of all uses of a record, where draws alone speak
+            and symbols are not one use each.
         found: of the table, rounded outward (exact); else the largest lower bound that draws prove.
         failure_probability: of rejecting a layer that keeps its claim.
         driven: what ``encode`` itself was run with.

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from splitpriv._errors import NonFiniteError, ShapeError
 from splitpriv._modes import modes_kept
+from splitpriv.accounting.pricing import chain_shapes, is_bridged
 from splitpriv.accounting.simulation import simulation
+from splitpriv.accounting.spend import Spend
 from splitpriv.attacks.auditing.lower_bound import LowerBoundAudit
 from splitpriv.attacks.auditing.result import AuditResult
-from splitpriv.attacks.cut_view import view_of
+from splitpriv.attacks.cut_view import CutView, view_of
 
 
 def audit(
     model: Any,
-    example: Tensor,  # shape: (batch, *input) for a model, (batch, *feature) for a layer
+    example: Tensor,  # shape: (batch, *input) for a model, (batch, *feature) for a layer, (batch,) of labels
     *,
     draws: int = 1 << 20,
     failure_probability: float = 0.05,
@@ -34,8 +38,9 @@ def audit(
 
     Args:
         model: a layer, or a ``SplitModel``, of which the cut is audited on the features that its edge makes of the
-            example (what was measured is the layers; records tried beyond the example are extreme *features*).
-        example: records to start from, at least one; two without ``extremes``.
+            example (what was measured is the layers; records tried beyond the example are extreme *features*). Where it
+            embeds labels, each record of the example gets a class in turn. A ``LabelLDP`` is audited on labels.
+        example: records to start from, at least one; two without ``extremes``. Integers for a ``LabelLDP``.
         draws: as for :class:`LowerBoundAudit`, like the others.
         failure_probability: of a bound above the true epsilon, in (0, 1).
         unit: what a coin decides: ``"auto"``, ``"element"``, ``"use"`` or ``"record"``.
@@ -49,8 +54,9 @@ def audit(
         The bound, the claim, and a verdict.
 
     Raises:
-        InvalidParameterError: an argument is outside its range, or what is given has no ``encode`` and ``decode``.
-        ShapeError, NonFiniteError: ``example`` is no finite floating-point batch.
+        InvalidParameterError: an argument is outside its range, or what is given has no ``encode`` and ``decode``,
+            takes fewer than two records, or repeats its noise (see :class:`LowerBoundAudit`).
+        ShapeError, NonFiniteError: ``example`` is no finite batch, or a model's edge makes none of it.
 
     Does not prove: that epsilon is as small as the bound; a claim that is not refuted is not confirmed.
 
@@ -79,24 +85,49 @@ def audit(
             root.eval()
         if not hasattr(model, "cut"):
             return attack(model, example)
-        view = view_of(model)
-        with torch.no_grad():
-            features = view.need("edge")(example).detach()
+        features = _at_the_cut(model, view_of(model), example)
         layers = list(model.cut)
-        return attack(layers[0] if len(layers) == 1 else _Stack(model, view.log_prob), features)
+        return attack(layers[0] if len(layers) == 1 else _Stack(model), features)
+
+
+def _at_the_cut(model: Any, view: CutView, example: Any) -> Tensor:
+    """What reaches a model's cut of an example; with a label in it, where the model embeds them."""
+    if not isinstance(example, Tensor):
+        raise ShapeError(f"audit: example must be a torch.Tensor, got example of type {type(example).__name__}.")
+    if not bool(torch.isfinite(example).all()):
+        raise NonFiniteError(f"audit: example must be finite, got NaN or infinity in shape={tuple(example.shape)}.")
+    with torch.no_grad():
+        features = view.need("edge")(example).detach()
+    if not bool(torch.isfinite(features).all()):
+        raise NonFiniteError("audit: example must lead to finite features, got NaN or infinity from the edge.")
+    if getattr(model, "labels", None) == "embedded":
+        embedded = model._labels.embedded
+        features = embedded.embed(features, torch.arange(len(features), device=features.device) % embedded.classes)
+    return features
 
 
 class _Stack:
     """Several layers at a cut, or none, as one that claims what they cost together."""
 
-    def __init__(self, model: Any, log_prob: Any) -> None:
+    def __init__(self, model: Any) -> None:
         self.encode, self.decode, self._cut = model.cut.encode, model.cut.decode, model.cut
         self._shown = ", ".join(map(repr, model.cut)) or "no layer"
-        if log_prob is not None:
-            self.log_prob = log_prob
+        known = view_of(model).log_prob
+        if known is not None:
+            self.log_prob = known
 
     def spend(self, shape: tuple[int, ...]) -> Any:
-        return self._cut.price(shape, edge_records=0).spend
+        """What the chain costs; as one use of all of it, unless each symbol is known to be one priced use's own.
+
+        It is where the last layer sets the price, or where each layer reads one symbol of the one before. Else a
+        later layer may mix what an earlier one, whose uses were priced, has drawn.
+        """
+        layers, price = list(self._cut), self._cut.price(shape, edge_records=0).spend
+        last = chain_shapes(layers[:-1], shape)[-1]
+        own = bool(layers) and layers[-1].spend(last) == price
+        if own or all(is_bridged(one, other) for one, other in pairwise(layers)):
+            return price
+        return Spend.of(price.per_record, 1)
 
     def __repr__(self) -> str:
         return self._shown

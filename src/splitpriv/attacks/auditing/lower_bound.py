@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +12,15 @@ from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError
 from splitpriv.accounting.pricing import is_defence
 from splitpriv.attacks.attack import Attack
-from splitpriv.attacks.auditing.candidates import records
+from splitpriv.attacks.auditing.candidates import MOST, example_of, records, refusal
+from splitpriv.attacks.auditing.claim import UNITS, claim_of, symbolwise
+from splitpriv.attacks.auditing.freshness import BY_CALL, NEVER, draws_anew
 from splitpriv.attacks.auditing.result import AuditResult
 from splitpriv.attacks.auditing.search import search
-from splitpriv.attacks.auditing.trials import Trials
+from splitpriv.attacks.auditing.trials import POSITIONS, Trials
 from splitpriv.attacks.cut_view import CutView
 
-UNITS = ("auto", "element", "use", "record")
+_SHOWN = 64  # releases that are looked at to see whether a decoder mixes symbols
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,16 @@ class LowerBoundAudit(Attack):
     to ``encode`` and ``decode``, and for ``log_prob`` where it has one.
 
     Numbers read are symbols, decoded values, the grid that those lie on (floating-point noise betrays itself
-    there), and the layer's own log-likelihood ratio. Records are the example's and extremes around them.
+    there), and the layer's own log-likelihood ratio. Records are the example's and extremes around them; of labels
+    (integers, for a :class:`~splitpriv.LabelLDP`) the example's and the other classes.
+
+    The bound is valid under two conditions. *What is read is the unit's own*: where one symbol is held against
+    the claim of one use, no other use may reach that symbol. So symbols are read one by one only where the layer has as
+    many of them as uses, and decoded values only where they are seen to follow their own symbol alone. What cannot be
+    seen remains assumed: that ``encode`` puts each use into one symbol. *Draws are independent*: each call must
+    draw anew. A layer that claims an epsilon and gives all records the same symbols again (an answer that is
+    memoised) is refused, as far as an epsilon of a use up to 9.7 lets noise be seen; one that draws once for
+    the copies of a record in a call is called for each record.
 
     See :class:`Attack` for batch_size, seed, device and progress. The seed decides the coins; noise comes from the
     layer's own source, so that only a layer with a seed gives the same bound twice.
@@ -44,10 +54,9 @@ class LowerBoundAudit(Attack):
             symbol of few (up to about 8) or a threshold tells the two inputs apart.
         failure_probability: of a bound above the true epsilon, in (0, 1).
         unit: what a coin decides. ``"record"``: a record, and all of its symbols are read. ``"use"``: a record, and one
-            symbol is read at a time. ``"element"``: each element of a record by itself, and its own symbol is read;
-            for layers that treat elements separately, else the bound speaks of other losses than the claim.
-            ``"auto"``: by what the layer's ``spend`` charges for, and element where its ``quantize`` is seen to
-            treat elements separately.
+            symbol is read at a time; only for layers with as many symbols as uses. ``"element"``: each element of a
+            record by itself, and its own symbol is read; only where, besides, ``quantize`` is seen to treat
+            elements separately. ``"auto"``: the last of these three that the layer allows.
         extremes: also try records far from the example; False compares the example's own records only, at most 16.
 
     Raises:
@@ -89,25 +98,20 @@ class LowerBoundAudit(Attack):
 
         Args:
             layer: anything with ``encode`` and ``decode``; ``spend(shape)`` says what it claims (nothing, if missing).
-            example: features like those that it is for, at least one; two without ``extremes``.
+            example: features like those that it is for, or labels, at least one; two without ``extremes``.
 
         Raises:
-            InvalidParameterError: fewer than two different records that the layer takes.
-            ShapeError: ``example`` is not a floating-point batch.
+            InvalidParameterError: fewer than two different records that the layer takes, symbols that do not speak of
+                the unit, a layer that repeats its noise, or a device that is not there.
+            ShapeError: ``example`` is neither a floating-point batch nor one of integer labels.
             NonFiniteError: ``example`` holds NaN or infinity.
         """
-        example = check.features("LowerBoundAudit", example).detach()
+        example = example_of("LowerBoundAudit", example)
         example = example.to(self._on(example))
         view = layer if isinstance(layer, CutView) else viewed(layer)
-        tried = records(layer, example) if len(example) and self.extremes else list(example[:16])
-        if len(tried) < 2:
-            raise InvalidParameterError(
-                f"LowerBoundAudit: example must lead to two different records or more, got {len(tried)} that the "
-                "layer takes. Give two."
-            )
-        claim = claim_of(layer, example, self.unit)
-        by_element, whole = claim.unit == "element", claim.unit == "record"
-        trials = Trials(view, torch.stack(tried), by_element, whole, self.batch_size, self.progress)
+        candidates = self._candidates(layer, example)
+        claim = claim_of(layer, candidates, self.unit)
+        trials = self._trials(layer, view, candidates, claim.unit)
         found = search(trials, self.draws, self.failure_probability, self.seed)
         return AuditResult(
             epsilon=found.epsilon,
@@ -124,45 +128,43 @@ class LowerBoundAudit(Attack):
             speaks=found.event.guesses,
         )
 
+    def _candidates(self, layer: Any, example: Tensor) -> Tensor:
+        tried = records(layer, example) if len(example) and self.extremes else list(example[:MOST])
+        if len(tried) > 1:
+            return torch.stack(tried)
+        reason = refusal(layer, example[:1]) if len(example) else None
+        raise InvalidParameterError(
+            f"LowerBoundAudit: example must lead to two different records or more, got {len(tried)} that the "
+            f"layer takes. {'Give two.' if reason is None else f'It says: {reason}'}"
+        ) from reason
 
-@dataclass(frozen=True)
-class Claim:
-    """What a layer says one unit costs."""
+    def _trials(self, layer: Any, view: CutView, candidates: Tensor, unit: str) -> Trials:
+        """The trials that are valid for this layer and unit.
 
-    unit: str
-    epsilon: float
-
-
-def claim_of(layer: Any, example: Tensor, unit: str) -> Claim:
-    """The claim for a unit, or for the one that the layer's ``spend`` charges for."""
-    shape = tuple(example.shape[1:])
-    spend = layer.spend(shape) if callable(getattr(layer, "spend", None)) else None
-    if unit == "auto":
-        several = spend is not None and spend.uses > 1
-        single = spend is not None and spend.uses == example[0].numel() and elementwise(layer, example)
-        unit = "element" if single else "use" if several else "record"
-    if spend is None:
-        return Claim(unit, math.inf)
-    return Claim(unit, float(spend.per_record if unit == "record" else spend.per_use))
-
-
-def elementwise(layer: Any, example: Tensor) -> bool:
-    """Whether ``quantize`` gives one input symbol per element, and that of an element follows it alone, where tried."""
-    if not callable(getattr(layer, "quantize", None)) or not callable(getattr(layer, "channel", None)):
-        return False
-    record = example[:1]
-    before = layer.quantize(record)
-    if before.shape != record.shape or layer.encode(record).shape != record.shape:
-        return False
-    elements = record[0].numel()
-    for place in {0, elements // 2, elements - 1}:
-        others = torch.arange(elements, device=record.device) != place
-        for value in (-1.0, 1.0):
-            changed = record.clone()
-            changed.reshape(1, -1)[0, place] = value * float(example.abs().max())
-            if not torch.equal(layer.quantize(changed).reshape(-1)[others], before.reshape(-1)[others]):
-                return False
-    return True
+        Raises:
+            InvalidParameterError: the layer gives all records the same symbols again.
+        """
+        encode, spend = view.need("encode"), getattr(layer, "spend", None)
+        cost = spend(tuple(candidates.shape[1:])) if callable(spend) else None
+        with torch.no_grad():
+            drawn = "" if cost is None else draws_anew(encode, candidates, epsilon=cost.per_use, uses=cost.uses)
+            if drawn == NEVER:
+                raise InvalidParameterError(
+                    "LowerBoundAudit: layer must draw anew at each call, got the same symbols again from "
+                    f"layer={view.layer}. A bound would count kept noise as many draws: audit what draws it."
+                )
+            shown = encode(candidates.repeat(-(-_SHOWN // len(candidates)), *[1] * (candidates.ndim - 1)))
+            values = unit == "record" or symbolwise(view.need("decode"), shown, POSITIONS)
+        return Trials(
+            view,
+            candidates,
+            by_element=unit == "element",
+            whole=unit == "record",
+            batch_size=self.batch_size,
+            progress=self.progress,
+            values=values,
+            singly=drawn == BY_CALL,
+        )
 
 
 def viewed(layer: Any) -> CutView:

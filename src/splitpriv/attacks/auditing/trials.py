@@ -59,6 +59,8 @@ class Trials:
         whole: by record, read the log-likelihood of all symbols too.
         batch_size: records at a time, at most.
         progress: show a bar.
+        values: read decoded values too: not where one of them may mix symbols, and one symbol is the unit.
+        singly: encode each record in a call of its own, where copies in one call share their noise.
     """
 
     view: CutView
@@ -67,6 +69,8 @@ class Trials:
     whole: bool
     batch_size: int
     progress: bool = False
+    values: bool = True
+    singly: bool = False
 
     @property
     def per_release(self) -> int:
@@ -94,10 +98,14 @@ class Trials:
         index = torch.from_numpy(labels).to(self.candidates.device)
         features = self.candidates.gather(0, index) if self.by_element else self.candidates[index]
         with torch.no_grad():
-            symbols = self.view.need("encode")(features)
+            symbols = self._encode(features)
             _, columns = self._columns(symbols)
             logs = self._logs(symbols, among)
         return labels.reshape(-1), columns, logs
+
+    def _encode(self, features: Tensor) -> Tensor:
+        encode = self.view.need("encode")
+        return torch.cat([encode(record[None]) for record in features]) if self.singly else encode(features)
 
     def names(self) -> list[str]:
         """What the columns are."""
@@ -105,14 +113,13 @@ class Trials:
             return self._columns(self.view.need("encode")(self.candidates[:1]))[0]
 
     def _columns(self, symbols: Tensor) -> tuple[list[str], Array]:
-        decoded = self.view.need("decode")(symbols).detach()
+        shown = {"symbol": symbols}
+        if self.values:
+            shown["value"] = self.view.need("decode")(symbols).detach()
         if self.by_element:
-            parts = {"symbol": _numbers(symbols).reshape(-1, 1)}
-            if decoded.shape == symbols.shape:
-                parts["value"] = _numbers(decoded).reshape(-1, 1)
+            parts = {name: _numbers(part).reshape(-1, 1) for name, part in shown.items() if part.shape == symbols.shape}
         else:
-            flat = (_numbers(part.reshape(len(symbols), -1)[:, :POSITIONS]) for part in (symbols, decoded))
-            parts = dict(zip(("symbol", "value"), flat, strict=True))
+            parts = {name: _numbers(part.reshape(len(part), -1)[:, :POSITIONS]) for name, part in shown.items()}
         if "value" in parts:
             parts["grid of value"] = _grid(parts["value"])
         single = self.by_element
