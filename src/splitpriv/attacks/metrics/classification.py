@@ -261,7 +261,13 @@ def threshold_at_fpr(
     scores = _scores("threshold_at_fpr", "non_members", non_members)
     _enough("threshold_at_fpr", "non_members", len(scores), fpr)
     allowed = math.floor(fpr * len(scores) + 1e-9)
-    return _above("threshold_at_fpr", float(np.sort(scores)[::-1][allowed]))
+    score = float(np.sort(scores)[::-1][allowed])
+    if score == math.inf:
+        raise InvalidParameterError(
+            "threshold_at_fpr: non_members must be finite where a threshold has to be above them, got infinite scores. "
+            "Bound the scores."
+        )
+    return float(np.nextafter(score, math.inf))
 
 
 def balanced_threshold(
@@ -277,7 +283,7 @@ def balanced_threshold(
         non_members: scores of non-members (of shadow models), one or more, no NaN.
 
     Raises:
-        InvalidParameterError: an argument is outside its range, or the best threshold is above infinite scores.
+        InvalidParameterError: an argument is outside its range.
 
     Example:
         >>> balanced_threshold([3.0, 4.0], [1.0, 2.0])
@@ -286,11 +292,9 @@ def balanced_threshold(
     curve = roc_curve(members, non_members)
     gain = curve.tpr - curve.fpr
     best = np.flatnonzero(gain >= gain.max() - 1e-12)
-    point = int(best[len(best) // 2])
+    point = int(best[len(best) // 2])  # never the first: calling everyone a member is as good
     if point + 1 == len(curve.thresholds):
         return float(curve.thresholds[-1])
-    if point == 0:
-        return _above("balanced_threshold", float(curve.thresholds[1]))
     upper, lower = float(curve.thresholds[point]), float(curve.thresholds[point + 1])
     middle = 0.5 * upper + 0.5 * lower
     return middle if middle > lower else upper
@@ -314,16 +318,6 @@ def _are_the_same(others: Scores, evaluated: Scores) -> bool:
     if len(others) != len(evaluated) or evaluated.min() == evaluated.max():
         return False
     return np.array_equal(np.sort(others), np.sort(evaluated))
-
-
-def _above(owner: str, score: float) -> float:
-    """The lowest threshold that a score does not reach."""
-    if score == math.inf:
-        raise InvalidParameterError(
-            f"{owner}: non_members must be finite where a threshold has to be above them, got infinite scores. "
-            "Bound the scores; none is above infinity."
-        )
-    return float(np.nextafter(score, math.inf))
 
 
 def _hits(
