@@ -49,7 +49,30 @@ def test_its_configuration_is_frozen_and_shown(case: Case) -> None:
     names = {name: getattr(attacks, name) for name in attacks.__all__}
     shown = eval(repr(case.attack), {**names, "inf": float("inf")}) if "<" not in repr(case.attack) else case.attack
     assert shown == case.attack
-    json.dumps(case.attack.to_dict())
+    json.dumps(case.attack.to_dict(), allow_nan=False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Configured(Attack):
+    """Settings of every kind."""
+
+    inner: Any = None
+    limits: Any = (0.0, float("inf"))
+    prior: Any = None
+    others: Any = None
+
+
+def test_a_configuration_goes_to_json_as_what_it_is() -> None:
+    inner = Configured(prior=torch.zeros_like, device=torch.device("cpu"))
+    found = Configured(inner=inner, prior=torch.nn.Linear(2, 3), others={"a": [(1, True), torch.zeros(2, 5)]}).to_dict()
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["limits"] == [0.0, "inf"]
+    assert (found["inner"]["attack"], found["inner"]["limits"]) == ("Configured", [0.0, "inf"])
+    assert (found["inner"]["device"], found["device"]) == ("cpu", None)
+    assert found["prior"] == "torch.nn.modules.linear.Linear"
+    assert found["others"] == {"a": [[1, True], "a tensor of shape (2, 5)"]}
+    local = Configured(prior=lambda x: x).to_dict()["prior"]
+    assert local.endswith("test_a_configuration_goes_to_json_as_what_it_is.<locals>.<lambda>")
 
 
 @every

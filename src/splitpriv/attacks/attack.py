@@ -49,10 +49,8 @@ class Attack:
                 raise InvalidParameterError(check.message(owner, "device", constraint, self.device)) from error
 
     def to_dict(self) -> dict[str, Any]:
-        """The configuration, for JSON."""
-        shown = {field.name: getattr(self, field.name) for field in fields(self)}
-        kept = (int, float, str, bool, type(None))
-        return {name: value if isinstance(value, kept) else str(value) for name, value in shown.items()}
+        """The configuration, for JSON: an attack inside it as a dictionary, what is called by its name."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
     def _on(self, *tensors: Tensor) -> torch.device:
         """The device to run on."""
@@ -75,6 +73,24 @@ class Attack:
     def _steps(self, steps: int, what: str) -> Iterator[int]:
         """Numbers below ``steps``, with a progress bar."""
         yield from tqdm(range(steps), desc=f"{type(self).__name__}: {what}", disable=not self.progress, leave=False)
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON has it."""
+    if isinstance(value, Attack):
+        return {"attack": type(value).__name__, **value.to_dict()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, (bool, int, str, type(None))) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if callable(value):  # what it shows of itself may hold an address, which is another in each run
+        named: Any = value if hasattr(value, "__qualname__") else type(value)
+        return f"{named.__module__}.{named.__qualname__}"
+    return str(value)
 
 
 def record_noise(
