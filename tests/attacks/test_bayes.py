@@ -123,7 +123,7 @@ def test_shipped_channels_stay_below() -> None:
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: bayes_accuracy(-1.0), "bayes_accuracy: epsilon must be finite and > 0"),
+        (lambda: bayes_accuracy(-1.0), "bayes_accuracy: epsilon must be a number >= 0, or math.inf, got epsilon=-1.0"),
         (lambda: bayes_accuracy(1.0, candidates=1), "candidates must be an integer >= 2"),
         (lambda: bayes_accuracy(1.0, uses=0), "uses must be an integer >= 1"),
         (lambda: bayes_accuracy(1.0, prior=[0.5, 0.6]), "prior must be non-negative, with sum 1"),
@@ -136,8 +136,17 @@ def test_shipped_channels_stay_below() -> None:
             lambda: channel_accuracy(KClosest(1 << 21, 1, epsilon=1.0), torch.arange(2)),
             r"channel must be one with at most 2\*\*20 outputs",
         ),
+        (lambda: bayes_accuracy(1.0, prior=3), "prior must be non-negative, with sum 1, got prior=3"),  # type: ignore[arg-type]
+        (lambda: channel_accuracy(None, torch.arange(2)), "channel must be a Channel, got channel=None"),  # type: ignore[arg-type]
+        (
+            lambda: channel_accuracy(RandomizedResponse(epsilon=1.0), 3),  # type: ignore[arg-type]
+            "inputs must be a tensor of input symbols, got inputs=3",
+        ),
         (lambda: tpr_bound(1.0, fpr=2.0), r"fpr must be in \[0, 1\]"),
-        (lambda: advantage_bound(math.nan), "advantage_bound: epsilon must be finite and > 0"),
+        (
+            lambda: advantage_bound(math.nan),
+            "advantage_bound: epsilon must be a number >= 0, or math.inf, got",
+        ),
     ],
 )
 def test_bad_arguments(call: Any, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Real
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ def bayes_accuracy(
     if prior is None:
         top = 1 / check.integer(owner, "candidates", candidates, 2)
     else:
-        top = float(_prior(owner, prior, len(prior)).max())
+        top = float(_prior(owner, prior, None).max())
     if math.isinf(epsilon) or top == 1:
         return 1.0
     total = scale_up(epsilon, uses)
@@ -101,7 +102,7 @@ def channel_accuracy(
         prior: of the inputs, non-negative and of sum 1; None for the uniform one.
 
     Raises:
-        InvalidParameterError: no inputs, a prior that does not fit, or a channel with more outputs.
+        InvalidParameterError: no inputs, a prior that does not fit, or no channel, or one with more outputs.
         ShapeError: ``inputs`` are not input symbols of the channel.
 
     Example:
@@ -111,6 +112,10 @@ def channel_accuracy(
         True
     """
     owner = "channel_accuracy"
+    if not isinstance(channel, Channel):
+        raise InvalidParameterError(check.message(owner, "channel", "a Channel", channel))
+    if not isinstance(inputs, Tensor):
+        raise InvalidParameterError(check.message(owner, "inputs", "a tensor of input symbols", inputs))
     if not len(inputs):
         raise InvalidParameterError(check.message(owner, "inputs", "at least one input symbol", inputs))
     weights = np.full(len(inputs), 1 / len(inputs)) if prior is None else _prior(owner, prior, len(inputs))
@@ -195,16 +200,20 @@ def _pairs(epsilon: float, uses: int, most: float) -> Iterable[tuple[float, floa
     yield total if total <= most else most, 0.0 if total <= most else 1.0
 
 
-def _prior(owner: str, prior: Sequence[float], size: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _prior(owner: str, prior: Sequence[float], size: int | None) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """The prior as an array, checked, of that size where one is asked."""
+    fix, constraint = "One for each candidate.", "non-negative, with sum 1"
+    if not isinstance(prior, Iterable):
+        raise InvalidParameterError(check.message(owner, "prior", constraint, prior, fix))
     weights = np.array([check.finite(owner, "prior", p) for p in prior], dtype=np.float64)
-    if len(weights) != size or not size or weights.min() < 0 or not math.isclose(weights.sum(), 1, abs_tol=1e-9):
-        fix = "One for each candidate."
-        raise InvalidParameterError(check.message(owner, "prior", "non-negative, with sum 1", list(prior), fix))
+    fits = len(weights) == (len(weights) if size is None else size) > 0
+    if not fits or weights.min() < 0 or not math.isclose(weights.sum(), 1, abs_tol=1e-9):
+        raise InvalidParameterError(check.message(owner, "prior", constraint, list(prior), fix))
     return weights
 
 
-def loss(owner: str, epsilon: float) -> float:
+def loss(owner: str, epsilon: float, name: str = "epsilon") -> float:
     """A privacy loss: a number >= 0, or infinity."""
-    if epsilon in (0, math.inf):
-        return float(epsilon)
-    return check.positive(owner, "epsilon", epsilon, "Or 0, or math.inf.")
+    if not isinstance(epsilon, Real) or isinstance(epsilon, bool) or not float(epsilon) >= 0:
+        raise InvalidParameterError(check.message(owner, name, "a number >= 0, or math.inf", epsilon))
+    return float(epsilon)

@@ -1,9 +1,8 @@
-"""The audit of a trained server in one run: which of many canaries were in its training set?"""
+"""The audit of one run with many canaries: which way did each coin fall?"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,15 +28,21 @@ _BINS = 40  # of scores, in a figure
 class OneRunAudit(Attack):
     r"""Bounds epsilon of a whole training from below by one run with many canaries.
 
-    A fair coin decides for each canary whether it is part of the training set. Afterwards the attacker scores all
-    of them by the trained model, says "included" of the k highest, "left out" of the k lowest, and
-    abstains from the rest. Right guesses bound epsilon as in :func:`one_run_epsilon`. k is fixed before the scores
-    are seen; with several values the failure probability is shared between them (Bonferroni), and the best counts.
+    A fair coin decides for each canary between two training sets. Afterwards the attacker scores all canaries by the
+    trained model, says "included" of the r / 2 highest, "left out" of the r / 2 lowest, and abstains from the
+    rest. Right guesses bound epsilon as in :func:`one_run_epsilon`. r is fixed before the scores are seen; with several
+    values the failure probability is shared between them (Bonferroni), and the best counts.
+
+    **What a coin flips is what the bound is about**, and ``claimed`` must be a claim for the same. If it decides
+    *which of two records* a row holds, all else equal, the labels included, the bound is of replacing a record:
+    what a layer's local epsilon claims, and what :func:`audit_training` arranges. If it decides *whether* a record
+    is there at all, the bound is of presence: local epsilon claims nothing of that where the number of rows or public
+    labels are seen, and may be refuted though it is true.
 
     See :class:`Attack` for batch_size, seed, device and progress. The seed decides ties of scores.
 
     Args:
-        guesses: r = 2k, the number of guesses, or several such numbers to share the failure probability; None for
+        guesses: r, the number of guesses, even, or several such numbers to share the failure probability; None for
             1/16, 1/4 and all of the canaries.
         delta: of the claim that is tested, in [0, 1).
         failure_probability: of a bound above the true epsilon, in (0, 1).
@@ -65,7 +70,9 @@ class OneRunAudit(Attack):
         super().__post_init__()
         owner = "OneRunAudit"
         for guesses in self._fixed():
-            check.integer(owner, "guesses", guesses, 1, fix="Or several, or None.")
+            if check.integer(owner, "guesses", guesses, 2, fix="Or several, or None.") % 2:
+                constraint = "even: as many are said to be included as left out"
+                raise InvalidParameterError(check.message(owner, "guesses", constraint, guesses))
         if isinstance(self.guesses, tuple) and not self.guesses:
             raise InvalidParameterError(check.message(owner, "guesses", "one number or more, or None", self.guesses))
         if not 0 <= check.finite(owner, "delta", self.delta) < 1:
@@ -88,16 +95,17 @@ class OneRunAudit(Attack):
             scores: higher where the attacker believes more that the canary was included; may use everything
                 but the coins.
             included: the coins.
-            claimed: epsilon that the training claims for one canary.
+            claimed: epsilon that is claimed for what one coin flips; ``math.inf`` for no claim.
 
         Raises:
             ShapeError: not one score and one coin (bool) for each canary.
             NonFiniteError: a score is NaN.
-            InvalidParameterError: more guesses are asked than there are canaries.
+            InvalidParameterError: more guesses are asked than there are canaries, or ``claimed`` is no epsilon.
         """
+        claimed = loss("OneRunAudit", claimed, "claimed")
         values = _scores(scores, included)
         coins, count = included.cpu().numpy(), len(values)
-        tried = self._fixed() or tuple(sorted({max(1, round(count * share)) for share in (1 / 16, 1 / 4, 1)}))
+        tried = self._fixed() or tuple(sorted({2 * max(1, count // part) for part in (32, 8, 2)}))
         if max(tried) > count:
             constraint = f"at most the number of canaries, {count}"
             raise InvalidParameterError(check.message("OneRunAudit", "guesses", constraint, max(tried)))
@@ -111,9 +119,9 @@ class OneRunAudit(Attack):
         edges, counts, speaks = _histogram(values, coins, order, guesses)
         return AuditResult(
             epsilon=epsilon,
-            claimed=loss("OneRunAudit", claimed),
+            claimed=claimed,
             unit="one canary",
-            event=f"the {guesses - guesses // 2} highest and the {guesses // 2} lowest scores of {count} canaries",
+            event=f"the {guesses // 2} highest and the {guesses // 2} lowest scores of {count} canaries",
             guesses=guesses,
             right=right,
             draws=count,
@@ -128,6 +136,9 @@ class OneRunAudit(Attack):
 
 def _scores(scores: Tensor, included: Tensor) -> Array:
     """The scores, checked, as float64."""
+    for name, given in (("scores", scores), ("included", included)):
+        if not isinstance(given, Tensor):
+            raise ShapeError(f"OneRunAudit: {name} must be a torch.Tensor, got {name} of type {type(given).__name__}.")
     if scores.ndim != 1 or scores.shape != included.shape or included.dtype != torch.bool or not len(scores):
         raise ShapeError(
             f"OneRunAudit: scores and included must have one shape (canaries,), included bool, got "
@@ -140,9 +151,8 @@ def _scores(scores: Tensor, included: Tensor) -> Array:
 
 
 def _right(order: Array, coins: Array, guesses: int) -> int:
-    low = guesses // 2
-    high = guesses - low
-    return int(coins[order[len(order) - high :]].sum()) + int((~coins[order[:low]]).sum())
+    half = guesses // 2
+    return int(coins[order[len(order) - half :]].sum()) + int((~coins[order[:half]]).sum())
 
 
 def _histogram(values: Array, coins: Array, order: Array, guesses: int) -> tuple[Array, Array, Array]:
@@ -153,53 +163,5 @@ def _histogram(values: Array, coins: Array, order: Array, guesses: int) -> tuple
     counts = np.stack([np.bincount(cells[side], minlength=len(edges) + 1) for side in (coins, ~coins)])
     speaks = np.full(len(edges) + 1, -1)
     speaks[cells[order[: guesses // 2]]] = 1
-    speaks[cells[order[len(order) - (guesses - guesses // 2) :]]] = 0
+    speaks[cells[order[len(order) - guesses // 2 :]]] = 0
     return edges, counts, speaks
-
-
-def audit_training(
-    train: Callable[[Tensor], Any],
-    score: Callable[[Any], Tensor],
-    *,
-    canaries: int,
-    claimed: float = math.inf,
-    guesses: int | tuple[int, ...] | None = None,
-    delta: float = 0.0,
-    failure_probability: float = 0.05,
-    seed: int = 0,
-) -> AuditResult:
-    """Flip coins for canaries, train once with those included, and bound epsilon by :class:`OneRunAudit`.
-
-    For a server: ``train`` releases the included canaries (with other records, if any) through edge and layer and
-    trains a server on what was released; ``score`` asks that server about each canary, in the clear or through
-    the layer, for example for minus the loss at its label. Canaries are rows that the training would
-    otherwise not hold: random labels make them easy to tell.
-
-    Args:
-        train: from the coins (canaries,), bool, to what was trained.
-        score: from what was trained to a score for each canary (canaries,), higher for "included".
-        canaries: how many, >= 16; epsilon up to about ln(canaries) can be shown.
-        claimed: epsilon that one record pays, for the verdict.
-        guesses: as for :class:`OneRunAudit`.
-        delta: as for :class:`OneRunAudit`.
-        failure_probability: as for :class:`OneRunAudit`.
-        seed: of the coins, in [0, 2**63).
-
-    Raises:
-        InvalidParameterError: an argument is outside its range.
-
-    Does not prove: anything but a lower bound for these canaries and this attacker.
-
-    Source: Steinke, Nasr, Jagielski 2023.
-
-    Example:
-        >>> found = audit_training(lambda included: included, lambda seen: seen.float(), canaries=1000, claimed=1.0)
-        >>> found.refuted, found.right == found.guesses
-        (True, True)
-    """
-    check.integer("audit_training", "canaries", canaries, 16)
-    attack = OneRunAudit(guesses=guesses, delta=delta, failure_probability=failure_probability, seed=seed)
-    coins = np.random.default_rng([seed, 1]).integers(0, 2, canaries).astype(bool)
-    included = torch.from_numpy(coins)
-    trained = train(included.clone())
-    return attack(score(trained), included, claimed=claimed)
