@@ -13,8 +13,8 @@ from cases_audit import float_laplace
 from faults import float_laplace_outputs
 from torch import Tensor
 
-from splitpriv import InvalidParameterError, LaplaceLDP, ShapeError
-from splitpriv.attacks.auditing import FloatingPointAttack
+from splitpriv import InvalidParameterError, LaplaceLDP, NonFiniteError, ShapeError
+from splitpriv.attacks.auditing import FloatingPointAttack, one_run_epsilon
 from splitpriv.attacks.auditing.float_samplers import SAMPLERS, TorchLaplace, rounds_once, stretched, ways
 
 
@@ -39,6 +39,13 @@ def test_one_element_of_the_library_is_enough_for_84_percent() -> None:
 def test_sixteen_elements_are_enough_for_all() -> None:
     found = FloatingPointAttack(elements=16, trials=8192)(library())
     assert found.accuracy.low >= 0.999
+    # More than trials can show was claimed: that is said, and what would follow.
+    assert found.epsilon <= found.most < found.claimed == 16
+    assert found.most == one_run_epsilon(8192, 8192, 8192, 0.0, 0.05)
+    assert "8,192 trials show 7.91 at most; if this is the sampler's noise, impossible outputs leave no" in str(found)
+    other = FloatingPointAttack(elements=16, trials=64)(lambda values: values.round())
+    assert other.verdict == "claim not refuted: 64 trials show 3.04 at most"
+    assert FloatingPointAttack(trials=64)(torch.zeros_like).verdict == "claim not refuted"
 
 
 @pytest.mark.parametrize("elements", [1, 4])
@@ -118,6 +125,7 @@ def test_a_result_reads_well_and_is_exported() -> None:
     ("options", "text"),
     [
         ({"inputs": (1.0, 1.0)}, "inputs must be two different numbers"),
+        ({"inputs": 3}, "inputs must be two different numbers, got inputs=3"),
         ({"inputs": (1.0, math.inf)}, "inputs must be a finite number"),
         ({"scale": 0.0}, "scale must be finite and > 0"),
         ({"elements": 0}, "elements must be an integer >= 1"),
@@ -134,3 +142,17 @@ def test_bad_arguments(options: dict[str, Any], text: str) -> None:
 def test_what_is_released_must_fit() -> None:
     with pytest.raises(ShapeError, match="release must return float32 of shape"):
         FloatingPointAttack(trials=16)(lambda values: values.double())
+    with pytest.raises(ShapeError, match=r"release must return float32 of shape \(16, 1\), got int"):
+        FloatingPointAttack(trials=16)(lambda values: 3)  # type: ignore[arg-type, return-value]
+    with pytest.raises(InvalidParameterError, match="FloatingPointAttack: release must be a callable, got release=3"):
+        FloatingPointAttack()(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("betrays", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_gets_no_verdict(betrays: float) -> None:
+    def release(values: Tensor) -> Tensor:
+        return torch.where(values > 0.5, torch.tensor(betrays), torch.zeros_like(values))
+
+    text = r"got NaN or infinity in 0 trials of the first input and \d+ of the second"
+    with pytest.raises(NonFiniteError, match=text):
+        FloatingPointAttack(trials=500)(release)

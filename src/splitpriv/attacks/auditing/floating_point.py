@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from splitpriv import _validation as check
-from splitpriv._errors import InvalidParameterError, ShapeError
+from splitpriv._errors import InvalidParameterError, NonFiniteError, ShapeError
 from splitpriv.attacks.attack import Attack
 from splitpriv.attacks.auditing.bayes import bayes_accuracy
 from splitpriv.attacks.auditing.float_samplers import SAMPLERS, ways
@@ -61,9 +61,27 @@ class FloatingPointResult:
         """Whether the claim is refuted."""
         return self.epsilon > self.claimed
 
+    @property
+    def most(self) -> float:
+        """The largest epsilon that as many trials can show, all of them decided rightly; no larger claim is refuted."""
+        trials = len(self.second)
+        return one_run_epsilon(trials, trials, trials, 0.0, self.failure_probability)
+
+    @property
+    def verdict(self) -> str:
+        """What that says of the claim; never that the claim is true."""
+        if self.refuted:
+            return "claim REFUTED"
+        if self.claimed < self.most:
+            return "claim not refuted"
+        beyond = f"claim not refuted: {len(self.second):,} trials show {self.most:.3g} at most"
+        if self.fits and self.impossible > 0:
+            return f"{beyond}; if this is the sampler's noise, impossible outputs leave no finite ε"
+        return beyond
+
     def to_dict(self) -> dict[str, Any]:
         """The figures, for JSON; None for what is undefined."""
-        names = ("epsilon", "claimed", "bound", "fits", "elements", "failure_probability", "refuted")
+        names = ("epsilon", "claimed", "bound", "fits", "elements", "failure_probability", "most", "refuted", "verdict")
         impossible = None if math.isnan(self.impossible) else self.impossible
         shown = {name: getattr(self, name) for name in names}
         return {"accuracy": self.accuracy.to_dict(), "impossible": impossible, **shown}
@@ -86,10 +104,9 @@ class FloatingPointResult:
         made = (
             f"{100 * self.impossible:.0f} % of outputs impossible for the other input" if self.fits else "other noise"
         )
-        verdict = "REFUTED" if self.refuted else "not refuted"
         return (
             f"accuracy {self.accuracy} from {self.elements} elements; a claim of ε {self.claimed:.3g} allows "
-            f"{self.bound:.3g} ({made})\nε ≥ {self.epsilon:.3g}: claim {verdict}"
+            f"{self.bound:.3g} ({made})\nε ≥ {self.epsilon:.3g}: {self.verdict}"
         )
 
 
@@ -139,7 +156,8 @@ class FloatingPointAttack(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         owner = "FloatingPointAttack"
-        if len(self.inputs) != 2 or self.inputs[0] == self.inputs[1]:
+        pair = isinstance(self.inputs, (tuple, list)) and len(self.inputs) == 2
+        if not pair or self.inputs[0] == self.inputs[1]:
             raise InvalidParameterError(check.message(owner, "inputs", "two different numbers", self.inputs))
         for value in self.inputs:
             check.finite(owner, "inputs", value)
@@ -156,16 +174,17 @@ class FloatingPointAttack(Attack):
             release: values (trials, elements), float32, to what is released of them, in the same shape.
 
         Raises:
+            InvalidParameterError: ``release`` is no callable.
             ShapeError: what is released is no float32 tensor of the values' shape.
+            NonFiniteError: what is released holds NaN or infinity. Those say more of the input than any law that is
+                assumed here: no verdict is given.
         """
+        if not callable(release):
+            raise InvalidParameterError(check.message("FloatingPointAttack", "release", "a callable", release))
         second = np.random.default_rng(self.seed).integers(0, 2, self.trials).astype(bool)
         values = torch.tensor(self.inputs, dtype=torch.float32)[torch.from_numpy(second).long()]
         outputs = release(values[:, None].expand(-1, self.elements).contiguous())
-        if outputs.shape != (self.trials, self.elements) or outputs.dtype != torch.float32:
-            raise ShapeError(
-                f"FloatingPointAttack: release must return float32 of shape {(self.trials, self.elements)}, got "
-                f"{outputs.dtype} of shape {tuple(outputs.shape)}."
-            )
+        self._check(outputs, second)
         first_ways, second_ways = self._ways(outputs.detach().cpu())
         odds, fits = self._odds(outputs.detach().cpu(), first_ways, second_ways)
         right = int(((odds > 0) == second).sum())
@@ -183,6 +202,20 @@ class FloatingPointAttack(Attack):
             log_odds=odds,
             second=second,
         )
+
+    def _check(self, outputs: Any, second: Array) -> None:
+        owner, wanted = "FloatingPointAttack", (self.trials, self.elements)
+        if not isinstance(outputs, Tensor) or outputs.shape != wanted or outputs.dtype != torch.float32:
+            tensor = isinstance(outputs, Tensor)
+            got = f"{outputs.dtype} of shape {tuple(outputs.shape)}" if tensor else type(outputs).__name__
+            raise ShapeError(f"{owner}: release must return float32 of shape {wanted}, got {got}.")
+        wrong = ~torch.isfinite(outputs).all(1).cpu().numpy()
+        if wrong.any():
+            first, last = int((wrong & ~second).sum()), int((wrong & second).sum())
+            raise NonFiniteError(
+                f"{owner}: release must return finite numbers, got NaN or infinity in {first:,} trials of the first "
+                f"input and {last:,} of the second. What is not finite may betray the input by itself."
+            )
 
     def _ways(self, outputs: Tensor) -> tuple[Array, Array]:
         flat, sampler = outputs.reshape(-1), SAMPLERS[self.sampler]
