@@ -53,7 +53,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("cutting", "releasing"),
     ),
     "training": (*BASE, "_modes", "mechanisms", "release"),
-    "attacks": (*BASE, "_modes", "_warnings", "mechanisms", "accounting"),
+    "attacks": (*BASE, "_modes", "_warnings", "mechanisms", "accounting", "cache.fingerprint"),
     "testing": (*BASE, "mechanisms", "accounting", "layers", "release", "cut", "split_model", "attacks"),
 }
 # Imports for the type checker alone, which never run: (module, what it may name).

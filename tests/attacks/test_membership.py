@@ -15,13 +15,16 @@ import torch.nn.functional as F
 from cases_membership import CASES, CLASSES, pool, records, target, training
 from scipy import stats
 from table import Case
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import Dataset, TensorDataset
 
 from splitpriv import InvalidParameterError, NonFiniteError, ShapeError
 from splitpriv.attacks import membership as attack_all
 from splitpriv.attacks.membership_inference import (
     RMIA,
     LiRA,
+    MembershipReport,
+    MembershipResult,
     MembershipTarget,
     ShadowMembership,
     ShadowPool,
@@ -31,6 +34,7 @@ from splitpriv.attacks.membership_inference import (
 from splitpriv.attacks.membership_inference import result as results
 from splitpriv.attacks.membership_inference.signals import SIGNALS, scaled_confidence
 from splitpriv.attacks.membership_inference.target import Observation
+from splitpriv.attacks.metrics import auc
 
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.attack.title)
 
@@ -108,7 +112,7 @@ def test_a_threshold_moves_with_the_shadows_alone() -> None:
 def test_public_records_calibrate_where_there_are_no_shadows() -> None:
     public = records(200, 7)
     found = ThresholdMembership(fpr=0.1)(dataclasses.replace(target(), public=public))
-    losses = -F.cross_entropy(target().outputs(public[0]).double(), public[1], reduction="none")
+    losses = SIGNALS["loss"](target().outputs(public[0]), public[1])
     assert found.source == "200 public records"
     assert float((losses.numpy() >= found.threshold).mean()) == pytest.approx(0.1)
     assert found.balanced_accuracy.low > 0.6
@@ -136,6 +140,47 @@ def test_too_few_non_members_are_told() -> None:
     assert found.tpr_01.method == reason
     with pytest.raises(InvalidParameterError, match="at least 1,000 for a false positive rate"):
         found.roc_point(0.001)
+
+
+def repeated(shadows: int, people: int = 2400) -> tuple[MembershipTarget, ShadowPool]:
+    """A pool, and a target of the very same kind: records of unequal means and spreads, members a little higher."""
+    draw = torch.Generator().manual_seed(5)
+    means, spreads = torch.randn(people, generator=draw), torch.randn(people, generator=draw).exp()
+    halves = torch.rand(shadows // 2 + 1, people, generator=draw) < 0.5
+    membership = torch.stack([halves, ~halves], 1).flatten(0, 1)
+    phi = means + spreads * (torch.randn(shadows + 2, people, generator=draw) + 0.5 * membership)
+    logits, labels = torch.stack([phi, torch.zeros_like(phi)], -1), torch.zeros(people, dtype=torch.long)
+    known = MembershipTarget(
+        lambda x: logits[-1, x[:, 0].long()], torch.arange(people)[:, None].float(), labels, membership[-1]
+    )
+    return known, ShadowPool(logits[:-2], membership[:-2], labels)
+
+
+@pytest.mark.parametrize("shadows", [6, 62, 64, 66])
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_the_target_is_scored_as_those_that_thresholds_were_chosen_on(
+    shadows: int, mode: str, monkeypatch: Any
+) -> None:
+    sizes: list[int] = []
+    original = LiRA._scorer
+
+    def spy(self: Any, pool: Any, labels: Tensor) -> Any:
+        sizes.append(len(pool))
+        return original(self, pool, labels)
+
+    monkeypatch.setattr(LiRA, "_scorer", spy)
+    found = LiRA(mode=mode, confidence=0.999)(*repeated(shadows))
+    assert set(sizes) == {shadows - 2}
+    assert len(sizes) == 1 + min(4, (shadows - 4) // 2)
+    # 99.9 % intervals, 8 in all. Fixed seed. With one pair more for the target, 64 models had 19 % at "1 %".
+    assert found.fpr_1.low <= 0.01 <= found.fpr_1.high
+    assert found.transferred == {"tpr_1": True, "tpr_01": True}
+
+
+def test_all_shadows_serve_where_none_can_play_the_target() -> None:
+    few = LiRA()(target(), pool(4))
+    seen = Observation(target().outputs(target().records).double(), pool(4).labels, 200)
+    assert np.array_equal(few.scores, LiRA()._scorer(pool(4), pool(4).labels)(seen).numpy())
 
 
 # By hand --------------------------------------------------------------------------------------------
@@ -226,6 +271,19 @@ def test_signals_are_stable_and_right() -> None:
         assert bool(torch.isfinite(SIGNALS[name](sure, torch.tensor([0, 0]))).all())
 
 
+@pytest.mark.parametrize("classes", [2, 10])
+@pytest.mark.parametrize("margins", [(23.0, 20.0), (60.0, 50.0), (300.0, 250.0)])
+def test_signals_tell_apart_what_a_model_is_sure_of(classes: int, margins: tuple[float, float]) -> None:
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.rand(200, classes, generator=draw)
+    labels = torch.arange(200) % classes
+    logits[torch.arange(200), labels] += torch.tensor(margins).repeat_interleave(100)
+    for name, signal in SIGNALS.items():
+        scores = signal(logits, labels).numpy()
+        assert len(np.unique(scores)) > 190, name
+        assert auc(scores[:100], scores[100:]).value > 0.99, name
+
+
 def test_an_attack_model_for_each_class_falls_back_where_it_knows_too_few() -> None:
     rare = pool().labels.clone()
     rare[:] = 0
@@ -252,6 +310,123 @@ def test_a_result_tells_everything() -> None:
     axes = found.plot().axes[0]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert "scores" not in repr(found)
+
+
+def evaluated(shift: float, members: int = 100) -> MembershipResult:
+    """Scores of a target whose non-members score higher by ``shift`` than those of the shadow models."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(members + 1000) < members
+    scores = np.where(truth, 5.0, shift) + rng.normal(size=len(truth))
+    held = results.held_out(rng.normal(5, 1, 20_000), rng.normal(0, 1, 20_000), source="8 shadow models")
+    return results.evaluate("an attack", {}, scores, truth, held, 0.95)
+
+
+def test_a_rate_at_a_threshold_that_did_not_transfer_is_none() -> None:
+    good, bad = evaluated(0.0), evaluated(3.0)
+    assert good.transferred == {"tpr_1": True, "tpr_01": True}
+    assert bad.transferred == {"tpr_1": False, "tpr_01": False}
+    assert bad.tpr_1.value > 0.9
+    assert bad.fpr_1.low > 0.01
+    told = bad.to_dict()
+    assert told["transferred"] == bad.transferred
+    assert told["summary"]["tpr_1"]["value"] is told["summary"]["tpr_01"]["high"] is None
+    assert told["summary"]["tpr_1"]["method"].startswith("threshold did not transfer")
+    assert told["summary"]["fpr_1"]["value"] == bad.fpr_1.value
+    assert good.to_dict()["summary"]["tpr_1"]["value"] == good.tpr_1.value
+    assert str(bad).count("threshold did not transfer: its false positive rate is above the one asked") == 2
+    assert "did not transfer" not in str(good)
+    shown = str(MembershipReport({"good": good, "bad": bad}, "clean", "no layer", 8))
+    rows = {line.split()[0]: line for line in shown.splitlines()}
+    assert f"{bad.tpr_1.value:.3f} ({bad.fpr_1.value:.3f})!" in rows["bad"]
+    assert "!" not in rows["good"]
+    assert "!: threshold did not transfer" in shown
+    assert "!" not in str(MembershipReport({"good": good}, "clean", "no layer", 8))
+
+
+def test_the_point_on_their_own_roc_is_another_figure() -> None:
+    bad = evaluated(3.0)
+    assert bad.roc_1 == bad.roc_point(0.01)
+    assert bad.roc_1.value < bad.tpr_1.value
+    assert bad.to_dict()["summary"]["roc_1"] == bad.roc_1.to_dict()
+    assert "TPR at 1 % on their own ROC" in str(bad)
+    few = LiRA()(target(), pool())
+    assert few.roc_1 == few.roc_point(0.01)
+    assert few.roc_01.method == "non_members must be at least 1,000 for a false positive rate of 0.001, got 100"
+    assert few.transferred["tpr_01"] is None
+
+
+def test_f1_is_shown_beside_that_of_no_attack() -> None:
+    found = evaluated(0.0, members=4000)
+    assert found.f1_of_all == found.to_dict()["f1_of_all"] == 8000 / 9000
+    assert "(of calling everyone a member: 0.889)" in str(found)
+    report = MembershipReport({"one": found}, "clean", "no layer", 8)
+    assert report.to_dict()["f1_of_all"] == found.f1_of_all
+    assert "F1 of calling everyone a member: 0.889" in str(report)
+
+
+# Groups ---------------------------------------------------------------------------------------------
+
+
+class Pairs(Dataset[Any]):
+    """A data set that is no TensorDataset."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, int]:
+        return self.x[number], int(self.y[number])
+
+
+def test_groups_are_tensors_arrays_or_data_sets() -> None:
+    inside, outside, public = records(5, 1), records(6, 2), records(7, 3)
+    plain = MembershipTarget.of(len, inside, outside, public)
+    arrays = [tuple(part.numpy() for part in group) for group in (inside, outside, public)]
+    for groups in (
+        [TensorDataset(*group) for group in (inside, outside, public)],
+        [Pairs(*group) for group in (inside, outside, public)],
+        [list(group) for group in (inside, outside, public)],
+        arrays,
+    ):
+        found = MembershipTarget.of(len, *groups)
+        assert torch.equal(found.all_records, plain.all_records)
+        assert torch.equal(found.all_labels, plain.all_labels)
+        assert torch.equal(found.members, plain.members)
+    direct = MembershipTarget(len, *arrays[0], torch.arange(5) < 2, Pairs(*public))
+    assert direct.all_records.shape == (12, 20)
+
+
+def test_a_record_that_is_in_two_groups_is_refused() -> None:
+    inside, outside, public = records(10, 1), records(10, 2), records(10, 3)
+    twice = torch.cat([outside[0][:7], inside[0][:3].double()]), outside[1]  # of another dtype, and other labels
+    text = "non_members must share no record with members, got 3 of 10 distinct ones"
+    with pytest.raises(InvalidParameterError, match=f"MembershipTarget: {text}"):
+        MembershipTarget.of(len, inside, twice)
+    with pytest.raises(InvalidParameterError, match=text):
+        attack_all(target().outputs, inside, twice, shadows=0)
+    with pytest.raises(InvalidParameterError, match="non_members must share no record with members, got 10 of 10"):
+        MembershipTarget.of(len, inside, inside)
+    for group, name in ((inside, "members"), (outside, "non_members")):
+        with pytest.raises(InvalidParameterError, match=f"public must share no record with {name}, got 10 of 10"):
+            MembershipTarget.of(len, inside, outside, group)
+    assert len(MembershipTarget.of(len, inside, outside, public).labels) == 20
+
+
+def test_a_module_is_queried_in_eval_mode_and_left_as_it_was() -> None:
+    x, y = records(40, 0)
+    with torch.random.fork_rng(devices=[]):
+        net = nn.Sequential(nn.BatchNorm1d(20), nn.Dropout(0.5), nn.Linear(20, CLASSES))
+    net[1].eval()
+    known = MembershipTarget(net, x, y, torch.arange(40) < 20)
+    torch.manual_seed(3)
+    state, modes = torch.random.get_rng_state(), [part.training for part in net.modules()]
+    first, second = (ThresholdMembership()(known).scores for _ in range(2))
+    assert np.array_equal(first, second)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert int(net[0].num_batches_tracked) == 0
+    assert [part.training for part in net.modules()] == modes
 
 
 # Refusals -------------------------------------------------------------------------------------------
@@ -306,6 +481,13 @@ def wrong_targets() -> Iterator[Any]:
     x, y = records(4, 0)
     truth = torch.arange(4) < 2
     yield "records must be a tensor of records and a tensor of labels", lambda: MembershipTarget(len, [1], y, truth)
+    for group, kind in ((None, "NoneType"), (x, "Tensor"), ((x,), r"\(Tensor\)"), ((x, [1]), r"\(Tensor, list\)")):
+        text = f"non_members must be a tensor of records and a tensor of labels, or a data set .*, got {kind}"
+        yield text, lambda group=group: MembershipTarget.of(len, (x, y), group)
+    yield "members must be one record or more, got none", lambda: MembershipTarget.of(len, (x[:0], y[:0]), (x, y))
+    yield "public must have labels >= 0", lambda: MembershipTarget(len, x, y, truth, (x, y - 9))
+    text = "members must be a data set of .record, label. with records of one shape, got Pairs: "
+    yield text, lambda: MembershipTarget.of(len, Pairs([x[0], x[0, :3]], y), (x, y))
     text = "records must have one integer label per record"
     yield text, lambda: MembershipTarget(len, x, y.float(), truth)
     yield text, lambda: MembershipTarget(len, x, y[:3], truth)
@@ -348,9 +530,14 @@ def test_outputs_that_are_no_logits_are_refused(outputs: Any, kind: Any, text: s
 def test_a_target_shows_how_many_and_not_who() -> None:
     assert repr(target()) == "MembershipTarget(100 members, 100 non-members, 0 public)"
     x, y = records(5, 1)
-    known = MembershipTarget.of(target().outputs, (x[:2], y[:2]), (x[2:], y[2:]), (x, y))
+    known = MembershipTarget.of(target().outputs, (x[:2], y[:2]), (x[2:], y[2:]), records(5, 2))
     assert known.members.tolist() == [True, True, False, False, False]
     assert known.all_records.shape == (10, 20)
+
+
+def test_a_target_that_cannot_be_asked_is_refused() -> None:
+    with pytest.raises(InvalidParameterError, match="MembershipTarget: outputs must be a callable, got outputs=3"):
+        MembershipTarget(3, *records(4, 0), torch.arange(4) < 2)
 
 
 def test_what_is_neither_a_model_nor_a_callable_is_refused() -> None:

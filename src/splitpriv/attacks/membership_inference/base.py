@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError
 from splitpriv.attacks.attack import Attack
+from splitpriv.attacks.estimate import level_of
+from splitpriv.attacks.membership_inference.arguments import place
 from splitpriv.attacks.membership_inference.result import HeldOut, MembershipResult, Scores, evaluate, held_out
 from splitpriv.attacks.membership_inference.shadows import ShadowPool
 from splitpriv.attacks.membership_inference.target import MembershipTarget, Observation, observed, query
@@ -26,7 +28,9 @@ class MembershipAttack(Attack):
     """Base of the membership attacks; a subclass gives ``_scorer`` and the number of shadows that it needs.
 
     Thresholds are chosen where the attacker knows the truth: pairs of shadow models play the target in turn, attacked
-    with the help of all the others. The target's own membership is read by the evaluation alone.
+    with the help of all the others. The target is attacked with as many, the last pair left out, or its scores would be
+    of another distribution than those that thresholds were chosen on. The target's own membership is read by the
+    evaluation alone.
 
     Args:
         confidence: of all intervals, in (0, 1).
@@ -40,8 +44,7 @@ class MembershipAttack(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         owner = type(self).__name__
-        if check.positive(owner, "confidence", self.confidence) >= 1:
-            raise InvalidParameterError(check.message(owner, "confidence", "below 1", self.confidence))
+        level_of(owner, self.confidence)
         check.integer(owner, "calibration", self.calibration, 1)
 
     def __call__(self, target: MembershipTarget, shadows: ShadowPool | None = None) -> MembershipResult:
@@ -54,16 +57,19 @@ class MembershipAttack(Attack):
         owner = type(self).__name__
         labels, candidates = target.all_labels, len(target.labels)
         self._refuse(shadows, labels)
-        logits = query(owner, self._placed(target.outputs), target.all_records, self.batch_size)
+        place(owner, self.device)
+        logits = query(owner, target.outputs, target.all_records, self.batch_size, self.device)
         seen = observed(owner, logits, labels, candidates)
         if shadows is not None and shadows.outputs.shape[2] != logits.shape[1]:
             raise InvalidParameterError(
                 f"{owner}: shadows must have the target's {logits.shape[1]} classes, got {shadows.outputs.shape[2]}."
             )
-        scores = self._scorer(shadows, labels)(seen)[:candidates].numpy()
-        held = self._held_out(seen, shadows)
+        pairs = self._calibrating(shadows)
+        helping = shadows.without(shadows.pairs - 1) if shadows is not None and pairs else shadows
+        scores = self._scorer(helping, labels)(seen)[:candidates].numpy()
+        held = self._held_out(seen, shadows, pairs)
         members = target.members.cpu().numpy()
-        return evaluate(self.title, self.to_dict(), scores, members, held, self.confidence, self.seed)
+        return evaluate(self.title, self.to_dict(), scores, members, held, self.confidence)
 
     @property
     def title(self) -> str:
@@ -74,10 +80,12 @@ class MembershipAttack(Attack):
     def _scorer(self, shadows: ShadowPool | None, labels: Tensor) -> Scorer:
         """What scores the records of an observed model, given shadow models of the same records."""
 
-    def _held_out(self, seen: Observation, shadows: ShadowPool | None) -> HeldOut:
-        least = max(self.needs, 2)
-        pairs = 0 if shadows is None else min(self.calibration, (len(shadows) - least) // 2)
-        if shadows is None or pairs < 1:
+    def _calibrating(self, shadows: ShadowPool | None) -> int:
+        """The number of pairs of shadow models that can play the target."""
+        return 0 if shadows is None else max(0, min(self.calibration, (len(shadows) - max(self.needs, 2)) // 2))
+
+    def _held_out(self, seen: Observation, shadows: ShadowPool | None, pairs: int) -> HeldOut:
+        if shadows is None or not pairs:
             return self._without_shadows(seen, 0 if shadows is None else len(shadows))
         members: list[Scores] = []
         others: list[Scores] = []
@@ -93,12 +101,6 @@ class MembershipAttack(Attack):
     def _without_shadows(self, seen: Observation, shadows: int) -> HeldOut:
         return HeldOut(None, None, None, f"{shadows} shadow models leave none to choose it on")
 
-    def _placed(self, outputs: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        if self.device is None:
-            return outputs
-        device = torch.device(self.device)
-        return lambda records: outputs(records.to(device))
-
     def _refuse(self, shadows: ShadowPool | None, labels: Tensor) -> None:
         owner, count = type(self).__name__, 0 if shadows is None else len(shadows)
         if count < self.needs:
@@ -109,6 +111,24 @@ class MembershipAttack(Attack):
                 f"{owner}: shadows must be of the target's records (candidates, then public ones), got "
                 f"{len(shadows.labels)} records for {len(labels)}, or other labels."
             )
+
+
+def checked(owner: str, attacks: Any, shadows: int) -> list[MembershipAttack]:
+    """The attacks as a list, if they are membership attacks for which so many shadow models are enough.
+
+    Raises:
+        InvalidParameterError: they are not.
+    """
+    found = list(attacks) if isinstance(attacks, Iterable) and not isinstance(attacks, str) else None
+    if not found or not all(isinstance(one, MembershipAttack) for one in found):
+        fix = "Such as [LiRA(), RMIA()]; None for the usual ones."
+        constraint = "a list of one or more membership attacks"
+        raise InvalidParameterError(check.message(owner, "attacks", constraint, attacks, fix))
+    for one in found:
+        if shadows < one.needs:
+            constraint = f"{one.needs} or more for {type(one).__name__}"
+            raise InvalidParameterError(check.message(owner, "shadows", constraint, shadows))
+    return found
 
 
 def in_and_out(values: Tensor, membership: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

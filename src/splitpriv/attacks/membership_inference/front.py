@@ -12,18 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from splitpriv import _validation as check
-from splitpriv._errors import InvalidParameterError
+from splitpriv._errors import InvalidParameterError, SplitPrivError
 from splitpriv._modes import modes_kept
 from splitpriv.accounting.simulation import simulation
 from splitpriv.attacks.cut_view import CutView, view_of
-from splitpriv.attacks.membership_inference.base import MembershipAttack
+from splitpriv.attacks.membership_inference.arguments import keeping, optional_callable, place
+from splitpriv.attacks.membership_inference.base import MembershipAttack, checked
+from splitpriv.attacks.membership_inference.groups import Group
+from splitpriv.attacks.membership_inference.identity import identity
 from splitpriv.attacks.membership_inference.lira import LiRA
 from splitpriv.attacks.membership_inference.report import MembershipReport
 from splitpriv.attacks.membership_inference.rmia import RMIA
 from splitpriv.attacks.membership_inference.shadows import Train, train_shadows
 from splitpriv.attacks.membership_inference.shokri import ShadowMembership
 from splitpriv.attacks.membership_inference.store import digest
-from splitpriv.attacks.membership_inference.target import Labelled, MembershipTarget, Outputs, chunks
+from splitpriv.attacks.membership_inference.target import MembershipTarget, Outputs, chunks, observed
+from splitpriv.attacks.membership_inference.target import query as query_of
 from splitpriv.attacks.membership_inference.threshold import ThresholdMembership
 from splitpriv.attacks.membership_inference.training import ServerTraining
 
@@ -32,20 +36,20 @@ _OWNER = "membership"
 
 def membership(
     model: Any,
-    members: Labelled,  # shapes: (members, *input), (members,)
-    non_members: Labelled,  # shapes: (non_members, *input), (non_members,)
+    members: Group,  # shapes: (members, *input), (members,)
+    non_members: Group,  # shapes: (non_members, *input), (non_members,)
     *,
     attacks: Sequence[MembershipAttack] | None = None,
     query: str = "clean",
     queries: int = 1,
     train: Train | None = None,
     start: nn.Module | None = None,
-    epochs: int = 30,
+    epochs: int = 20,
     lr: float = 1e-3,
     weight_decay: float = 0.0,
     train_batch_size: int = 128,
     shadows: int = 16,
-    public: Labelled | None = None,  # shapes: (public, *input), (public,)
+    public: Group | None = None,  # shapes: (public, *input), (public,)
     folder: str | Path | None = None,
     tag: str | None = None,
     vectorised: bool | str = "auto",
@@ -62,23 +66,23 @@ def membership(
 
     Args:
         model: a ``SplitModel``, or a callable from records to logits (then give ``train`` for shadow models).
-        members: records and labels that the server was trained on.
-        non_members: records and labels that it was not; from the same distribution, or the figures mean nothing.
-        attacks: what to run; by default thresholds on loss and modified entropy and, with shadow models,
+        members: records and labels that the server was trained on: two tensors, or a data set of (record, label).
+        non_members: the same of those that it was not; from the same distribution, or the figures mean nothing.
+        attacks: what to run, one or more; by default thresholds on loss and modified entropy and, with shadow models,
             :class:`ShadowMembership`, :class:`LiRA` online and offline (from 4 models on) and :class:`RMIA`.
         query: ``"clean"``: server(clean(edge(x))), as a server that runs on the edge is asked; ``"released"``:
             server(decode(encode(edge(x)))), through the layer, noise drawn anew. Not for a callable.
         queries: with ``"released"``: repeated so often, log-probabilities averaged; >= 1.
         train: how shadow models are made, from features at the cut (from records, for a callable); see
             :func:`train_shadows`. By default :class:`ServerTraining` with ``epochs``, ``lr``, ``weight_decay`` and
-            ``train_batch_size``: make these the owner's.
-        start: the server as it was before it was trained, where it was not random (a pretrained one); public. None to
-            draw all parameters anew.
+            ``train_batch_size``: make these the owner's (the defaults are those of :func:`splitpriv.fit`).
+        start: the server as it was before it was trained, where it was not random (a pretrained one); public. What of
+            it does not require grad is not trained. None to draw all parameters anew.
         epochs: of the default training, >= 1.
         lr: of the default training, > 0.
         weight_decay: of the default training, >= 0.
         train_batch_size: of the default training, >= 1.
-        shadows: number of shadow models, even; 0 for none.
+        shadows: number of shadow models, even; 0 for none. Default attacks that need more are named in the report.
         public: records and labels of which everyone knows that the server was not trained on them.
         folder: keeps finished shadow models, so that a run can be resumed; see :func:`train_shadows`.
         tag: what ``train`` does, in words; needed with a folder where ``train`` cannot say it.
@@ -92,7 +96,7 @@ def membership(
         A :class:`MembershipReport`: each attack's result, and the best.
 
     Raises:
-        InvalidParameterError: an argument is outside its range, or does not fit the model.
+        InvalidParameterError: an argument is outside its range, does not fit the model, or a record is in two groups.
         ShapeError, NonFiniteError: records, labels or outputs do not fit.
 
     Does not prove: that nothing leaks where all attacks fail; ε is the upper bound. What the server saw of a member,
@@ -110,34 +114,36 @@ def membership(
     """
     check.choice(_OWNER, "query", query, ("clean", "released"))
     check.integer(_OWNER, "queries", queries, 1)
+    check.integer(_OWNER, "seed", seed, 0)
     if check.integer(_OWNER, "shadows", shadows, 0) % 2:
         raise InvalidParameterError(check.message(_OWNER, "shadows", "even: they come in pairs", shadows))
     if queries > 1 and query == "clean":
         fix = "Clean answers do not vary."
         raise InvalidParameterError(check.message(_OWNER, "queries", '1 with query="clean"', queries, fix))
+    keeping(_OWNER, folder, tag, vectorised, batch_size, progress)
+    optional_callable(_OWNER, "train", train)
+    place(_OWNER, device)
+    common: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress}
+    chosen, skipped = _default(shadows, common) if attacks is None else (checked(_OWNER, attacks, shadows), {})
     with ExitStack() as stack:
         stack.enter_context(simulation())
         asked = _Asked.of(model, query, queries, device, stack)
-        target = MembershipTarget.of(asked.outputs, members, non_members, public)
-        target = replace(
-            target, records=asked.seen(target.records, batch_size), public=_seen(asked, public, batch_size)
-        )
+        target = asked.target(members, non_members, public, batch_size)
         if train is None and shadows:
             settings = {"epochs": epochs, "lr": lr, "weight_decay": weight_decay, "batch_size": train_batch_size}
-            train = asked.training(model, start, settings)
+            train = asked.training(model, start, target, settings)
         pool = None
         if train is not None and shadows:
             kept: dict[str, Any] = {"folder": folder, "tag": tag, "vectorised": vectorised, "progress": progress}
             extra: dict[str, Any] = {
-                "held_out": 0 if public is None else len(public[1]),
+                "held_out": 0 if target.public is None else len(target.public[1]),
                 "batch_size": batch_size,
                 "seed": seed,
             }
-            records, labels = target.all_records, target.all_labels
-            pool = train_shadows(train, records, labels, shadows=shadows, **extra, **kept)
-        chosen = _default(shadows, batch_size, seed, progress) if attacks is None else list(attacks)
+            pool = train_shadows(train, target.all_records, target.all_labels, shadows=shadows, **extra, **kept)
         results = [attack(target, pool) for attack in chosen]
-    return MembershipReport(_named([r.attack for r in results], results), asked.query, asked.layer, shadows)
+    named = _named([r.attack for r in results], results)
+    return MembershipReport(named, asked.query, asked.layer, shadows, skipped)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +186,14 @@ class _Asked:
         outputs = _repeated(lambda features: view.need("server")(_need(reads)(features)), queries)
         return cls(outputs, query, view.layer, view.edge, view, reads, queries, where)
 
+    def target(self, members: Group, non_members: Group, public: Group | None, batch_size: int) -> MembershipTarget:
+        """Everyone as seen at the cut; one query tells whether the labels are classes of the target."""
+        raw = MembershipTarget.of(self.outputs, members, non_members, public)
+        known = None if raw.public is None else (self.seen(raw.public[0], batch_size), raw.public[1])
+        found = replace(raw, records=self.seen(raw.records, batch_size), public=known)
+        observed(_OWNER, query_of(_OWNER, self.outputs, found.records[:1], 1), found.all_labels, len(found.labels))
+        return found
+
     def seen(self, records: Tensor, batch_size: int) -> Tensor:
         """What the attacker works with: features at the cut, or records as they are where nothing is known of one."""
         if self.edge is None:
@@ -187,12 +201,20 @@ class _Asked:
         with torch.no_grad():
             return torch.cat([self.edge(part.to(self.device)).detach().float() for part in chunks(records, batch_size)])
 
-    def training(self, model: Any, start: nn.Module | None, settings: dict[str, Any]) -> Train | None:
-        """Imitates the owner's training; None where a callable hides what is trained."""
+    def training(
+        self, model: Any, start: nn.Module | None, target: MembershipTarget, settings: dict[str, Any]
+    ) -> Train:
+        """Imitates the owner's training.
+
+        Raises:
+            InvalidParameterError: a callable hides what is trained, or the start does not stand where the server does.
+        """
         if self.view is None:
             raise InvalidParameterError(
                 f"{_OWNER}: train must be given for shadow models of a callable, got train=None. Or use shadows=0."
             )
+        if start is not None:
+            check.module(_OWNER, "start", start)
         layer = getattr(model, "label_layer", None)
         training = ServerTraining(
             server=model.server if start is None else start,
@@ -200,10 +222,12 @@ class _Asked:
             release=_through(self.view),
             release_labels=None if layer is None else layer.encode,
             query=self.reads,
-            through=digest(self.query, self.layer, repr(layer), model.cut),
+            through=digest(self.query, self.layer, _label_key(layer), identity(model.cut)),
             device=self.device,
             **settings,
         )
+        if start is not None:
+            _refuse_other_start(training, target)
         return training if self.queries == 1 else _Repeating(training, self.queries)
 
 
@@ -241,18 +265,31 @@ def _need(reads: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor
     return reads
 
 
-def _seen(asked: _Asked, public: Labelled | None, batch_size: int) -> Labelled | None:
-    return None if public is None else (asked.seen(public[0], batch_size), public[1])
+def _label_key(layer: Any) -> str:
+    """All that the table of a label mechanism follows from; it does not show its prior."""
+    return "" if layer is None else f"{type(layer).__qualname__} {layer.classes} {layer.kept} {layer.asked!r}"
 
 
-def _default(shadows: int, batch_size: int, seed: int, progress: bool) -> list[MembershipAttack]:
-    common: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress}
-    found: list[MembershipAttack] = [ThresholdMembership(score=s, **common) for s in ("loss", "modified entropy")]
-    if shadows:
-        found += [ShadowMembership(**common)]
-    if shadows >= LiRA.needs:
-        found += [LiRA(**common), LiRA(mode="offline", **common)]
-    return [*found, RMIA(**common)] if shadows else found
+def _refuse_other_start(training: ServerTraining, target: MembershipTarget) -> None:
+    """Raise where the start does not fit, before anything is trained."""
+    record = target.records[:1]
+    classes = query_of(_OWNER, target.outputs, record, 1).shape[1]
+    try:
+        found: Any = query_of(_OWNER, training.untrained(0), record, 1).shape[1]
+    except (RuntimeError, ValueError, TypeError, IndexError, SplitPrivError) as error:
+        found = f"an error: {error}"
+    if found != classes:
+        raise InvalidParameterError(
+            f"{_OWNER}: start must take what the server takes and give its {classes} classes, got {found}."
+        )
+
+
+def _default(shadows: int, common: dict[str, Any]) -> tuple[list[MembershipAttack], dict[str, str]]:
+    """The attacks that so many shadow models are enough for, and of the others what they need."""
+    every: list[MembershipAttack] = [ThresholdMembership(score=s, **common) for s in ("loss", "modified entropy")]
+    every += [ShadowMembership(**common), LiRA(**common), LiRA(mode="offline", **common), RMIA(**common)]
+    lacking = {one.title: f"it needs {one.needs} shadow models or more" for one in every if shadows < one.needs}
+    return [one for one in every if one.title not in lacking], lacking
 
 
 def _named(names: list[str], results: list[Any]) -> dict[str, Any]:

@@ -36,7 +36,8 @@ class LiRA(MembershipAttack):
     Args:
         mode: ``"online"`` or ``"offline"``.
         variance: ``"fixed"``: one for all records, around each record's own mean; ``"record"``: one for each;
-            ``"auto"``: for each record from 64 shadow models on.
+            ``"auto"``: for each record where scores rest on 64 shadow models or more (so many and a pair, where
+            thresholds are chosen on some).
         confidence: of all intervals, in (0, 1).
         calibration: number of pairs of shadow models that thresholds are chosen on, >= 1.
         batch_size, seed, device, progress: see :class:`~splitpriv.attacks.Attack`.

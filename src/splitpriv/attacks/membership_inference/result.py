@@ -17,6 +17,7 @@ from splitpriv.attacks.metrics.classification import (
     balanced_accuracy,
     balanced_threshold,
     f1,
+    f1_of_all,
     roc_curve,
     threshold_at_fpr,
     tpr_at_fpr,
@@ -55,9 +56,9 @@ class MembershipResult:
         configuration: its settings.
         scores: (records,), higher is more like a member.
         members: (records,), bool: the truth.
-        auc: area under the ROC, with a bootstrap interval.
+        auc: area under the ROC.
         balanced_accuracy: at :attr:`threshold`; chance is 0.5.
-        f1: at :attr:`threshold`; 2/3 is chance where half are members.
+        f1: at :attr:`threshold`; compare with :attr:`f1_of_all`.
         tpr_1: true positive rate at 1 % false positives; its ``method`` names where the threshold comes from.
         tpr_01: the same at 0.1 %.
         fpr_1: false positive rate that the threshold of ``tpr_1`` has on the evaluated non-members.
@@ -86,6 +87,31 @@ class MembershipResult:
         return {name: getattr(self, name) for name in FIGURES}
 
     @property
+    def f1_of_all(self) -> float:
+        """The F1 of calling every one of these records a member, which is no attack."""
+        return f1_of_all(int(self.members.sum()), int((~self.members).sum()))
+
+    @property
+    def roc_1(self) -> Estimate:
+        """:meth:`roc_point` at 1 % false positives, NaN where there are too few non-members; not :attr:`tpr_1`."""
+        return self._roc_or_not(0.01)
+
+    @property
+    def roc_01(self) -> Estimate:
+        """The same at 0.1 %."""
+        return self._roc_or_not(0.001)
+
+    @property
+    def transferred(self) -> dict[str, bool | None]:
+        """Whether the threshold of ``tpr_1``, or ``tpr_01``, keeps the false positive rate that was asked.
+
+        False where the whole interval of the realised rate is above it: the true positive rate is then not one at
+        that rate, and is not to be quoted as such. None where it is undefined.
+        """
+        pairs = {"tpr_1": (self.fpr_1, 0.01), "tpr_01": (self.fpr_01, 0.001)}
+        return {name: None if math.isnan(one.value) else one.low <= asked for name, (one, asked) in pairs.items()}
+
+    @property
     def roc(self) -> RocCurve:
         """The ROC of the evaluated records."""
         return roc_curve(self.scores[self.members], self.scores[~self.members])
@@ -100,18 +126,32 @@ class MembershipResult:
             self.scores[self.members], self.scores[~self.members], fpr=fpr, confidence=self.auc.confidence
         )
 
+    def _roc_or_not(self, fpr: float) -> Estimate:
+        try:
+            return self.roc_point(fpr)
+        except InvalidParameterError as error:
+            return undefined(_reason(error), self.auc.confidence)
+
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON; None for what is undefined."""
+        """Everything, for JSON; None for what is undefined, and for rates at thresholds that did not transfer."""
         threshold = self.threshold if self.threshold is not None and math.isfinite(self.threshold) else None
         return {
             "attack": self.attack,
             "configuration": self.configuration,
-            "summary": {name: _plain(figure) for name, figure in self.summary.items()},
+            "summary": {name: _plain(figure) for name, figure in self._quotable.items()},
+            "f1_of_all": self.f1_of_all,
+            "transferred": self.transferred,
             "threshold": threshold,
             "source": self.source,
             "scores": self.scores.tolist(),
             "members": self.members.tolist(),
         }
+
+    @property
+    def _quotable(self) -> dict[str, Estimate]:
+        failed = undefined(NOT_TRANSFERRED, self.auc.confidence)
+        kept = self.transferred
+        return {name: failed if kept.get(name) is False else figure for name, figure in self.summary.items()}
 
     def plot(self) -> Any:
         """The ROC on logarithmic axes, as a matplotlib Figure: what counts is its lower left."""
@@ -122,8 +162,10 @@ class MembershipResult:
     def __str__(self) -> str:
         count = int(self.members.sum())
         lines = [f"{self.attack}: {count} members, {len(self.members) - count} non-members; thresholds: {self.source}"]
+        remarks = {name: f"  {NOT_TRANSFERRED}" for name, kept in self.transferred.items() if kept is False}
+        remarks["f1"] = f"  (of calling everyone a member: {self.f1_of_all:.3g})"
         for name, figure in self.summary.items():
-            shown = f"undefined ({figure.method})" if math.isnan(figure.value) else str(figure)
+            shown = f"undefined ({figure.method})" if math.isnan(figure.value) else f"{figure}{remarks.get(name, '')}"
             lines.append(f"  {FIGURES[name]:<30}{shown}"[:158])
         return "\n".join(lines)
 
@@ -136,7 +178,10 @@ FIGURES = {
     "fpr_1": "  FPR of that threshold",
     "tpr_01": "TPR at 0.1 % FPR",
     "fpr_01": "  FPR of that threshold",
+    "roc_1": "TPR at 1 % on their own ROC",
+    "roc_01": "TPR at 0.1 % on their own ROC",
 }
+NOT_TRANSFERRED = "threshold did not transfer: its false positive rate is above the one asked"
 
 
 def evaluate(
@@ -146,7 +191,6 @@ def evaluate(
     members: Any,
     held: HeldOut,
     confidence: float,
-    seed: int,
 ) -> MembershipResult:
     """The figures of scores, with thresholds from ``held`` only."""
     inside, outside = scores[members], scores[~members]
@@ -154,14 +198,14 @@ def evaluate(
         accuracy = score = undefined(f"no threshold: {held.source}", confidence)
     else:
         accuracy = balanced_accuracy(inside, outside, threshold=held.threshold, confidence=confidence)
-        score = f1(inside, outside, threshold=held.threshold, confidence=confidence, seed=seed)
+        score = f1(inside, outside, threshold=held.threshold, confidence=confidence)
     (tpr_1, fpr_1), (tpr_01, fpr_01) = (_low_fpr(inside, outside, held, fpr, confidence) for fpr in (0.01, 0.001))
     return MembershipResult(
         attack=attack,
         configuration=configuration,
         scores=scores,
         members=members,
-        auc=auc(inside, outside, confidence=confidence, seed=seed),
+        auc=auc(inside, outside, confidence=confidence),
         balanced_accuracy=accuracy,
         f1=score,
         tpr_1=tpr_1,
@@ -210,9 +254,13 @@ def _low_fpr(inside: Scores, outside: Scores, held: HeldOut, fpr: float, level: 
         rate = tpr_at_fpr(inside, outside, fpr=fpr, held_out=held.non_members, confidence=level)
         threshold = threshold_at_fpr(outside if held.non_members is None else held.non_members, fpr=fpr)
     except InvalidParameterError as error:
-        reason = str(error).partition(": ")[2].partition(". ")[0]
-        return undefined(reason, level), undefined("as the true positive rate", level)
+        return undefined(_reason(error), level), undefined("as the true positive rate", level)
     return rate, proportion(int((outside >= threshold).sum()), len(outside), confidence=level)
+
+
+def _reason(error: InvalidParameterError) -> str:
+    """What an error says between its owner and what to do."""
+    return str(error).partition(": ")[2].partition(". ")[0]
 
 
 def _plain(figure: Estimate) -> dict[str, Any]:

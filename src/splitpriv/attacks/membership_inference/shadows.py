@@ -14,12 +14,15 @@ from tqdm.auto import tqdm
 
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError, ShapeError
+from splitpriv._version import __version__
 from splitpriv.attacks.attack import generator
+from splitpriv.attacks.membership_inference.arguments import keeping
 from splitpriv.attacks.membership_inference.store import Store, digest
 from splitpriv.attacks.membership_inference.target import Outputs, observed, query
 
 Train = Callable[[Tensor, Tensor, int], Outputs]
 _OWNER = "train_shadows"
+_MADE_BY = f"shadows 2, splitpriv {__version__}"  # count up where shadows of the same settings become others
 
 
 @runtime_checkable
@@ -147,7 +150,8 @@ def train_shadows(
 
     Source: Shokri, Stronati, Song, Shmatikov 2017 (shadow models); Carlini et al. 2022 (balanced halves).
     """
-    _checked(train, records, labels, shadows, held_out, seed, vectorised, batch_size)
+    keeping(_OWNER, folder, tag, vectorised, batch_size, progress)
+    _checked(train, records, labels, shadows, held_out, seed, vectorised)
     store = _store(folder, train, records, labels, seed, held_out, tag)
     trained = len(labels) - held_out
     masks = torch.zeros(shadows, len(labels), dtype=torch.bool)
@@ -202,7 +206,7 @@ def _store(
             f"{_OWNER}: tag must say in words what train does when a folder is given, got tag=None. "
             "Shadows of another training could not be told apart."
         )
-    return Store(Path(folder), digest("shadows 1", str(known), str(tag), str(seed), str(held_out), records, labels))
+    return Store(Path(folder), digest(_MADE_BY, str(known), str(tag), str(seed), str(held_out), records, labels))
 
 
 def _checked(
@@ -213,8 +217,9 @@ def _checked(
     held_out: int,
     seed: int,
     vectorised: Any,
-    batch_size: int,
 ) -> None:
+    if not callable(train):
+        raise InvalidParameterError(check.message(_OWNER, "train", "a callable from (records, labels, seed)", train))
     check.integer(_OWNER, "shadows", shadows, 2)
     if shadows % 2:
         raise InvalidParameterError(check.message(_OWNER, "shadows", "even: they come in pairs", shadows))
@@ -222,8 +227,6 @@ def _checked(
         raise ShapeError(f"{_OWNER}: records and labels must be tensors of as many rows.")
     check.integer(_OWNER, "held_out", held_out, 0, len(labels) - 2)
     check.integer(_OWNER, "seed", seed, 0)
-    check.integer(_OWNER, "batch_size", batch_size, 1)
-    check.choice(_OWNER, "vectorised", vectorised, (True, False, "auto"))
     if vectorised is True and not isinstance(train, ManyTraining):
         fix = "Use ServerTraining, or False."
         constraint = 'False or "auto" for a training without a method many'

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from splitpriv import _validation as check
-from splitpriv._errors import NonFiniteError, ShapeError
+from splitpriv._errors import InvalidParameterError, NonFiniteError, ShapeError
+from splitpriv._modes import modes_kept
+from splitpriv.attacks.membership_inference.groups import Group, Labelled, labelled, refuse_shared
 
 Outputs = Callable[[Tensor], Tensor]
-Labelled = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +23,8 @@ class MembershipTarget:
 
     Args:
         outputs: queries: records (batch, \\*record) to the target's logits (batch, classes), classes >= 2. For a server
-            behind a cut: in the clear, or through the layer with fresh noise.
+            behind a cut: in the clear, or through the layer with fresh noise. A module is queried in eval mode, and
+            left in the mode it was in; of another callable, see to that yourself.
         records: the candidates, (n, \\*record).
         labels: their classes, (n,), integers.
         members: (n,), bool: which of them the target was trained on. The evaluation alone reads it; no score and no
@@ -30,6 +33,7 @@ class MembershipTarget:
             for calibration and as the population of RMIA.
 
     Raises:
+        InvalidParameterError: ``outputs`` cannot be called.
         ShapeError: shapes or dtypes do not fit, or members or non-members are missing among the candidates.
 
     Example:
@@ -45,7 +49,10 @@ class MembershipTarget:
     public: Labelled | None = None  # shapes: (m, *record), (m,)
 
     def __post_init__(self) -> None:
-        _labelled("records", self.records, self.labels)
+        if not callable(self.outputs):
+            raise InvalidParameterError(check.message("MembershipTarget", "outputs", "a callable", self.outputs))
+        for name, given in zip(("records", "labels"), labelled("records", (self.records, self.labels)), strict=True):
+            object.__setattr__(self, name, given)  # as tensors
         fits = isinstance(self.members, Tensor) and self.members.dtype == torch.bool
         if not fits or self.members.shape != self.labels.shape or not 0 < int(self.members.sum()) < len(self.members):
             raise ShapeError(
@@ -53,7 +60,7 @@ class MembershipTarget:
                 f"{check.message('', '', '', self.members).split('=', 1)[1]} for {len(self.labels)} candidates."
             )
         if self.public is not None:
-            _labelled("public", *self.public)
+            object.__setattr__(self, "public", labelled("public", self.public))
             if self.public[0].shape[1:] != self.records.shape[1:]:
                 raise ShapeError(
                     f"MembershipTarget: public must have records of shape {tuple(self.records.shape[1:])}, as the "
@@ -61,17 +68,27 @@ class MembershipTarget:
                 )
 
     @classmethod
-    def of(
-        cls, outputs: Outputs, members: Labelled, non_members: Labelled, public: Labelled | None = None
-    ) -> MembershipTarget:
-        """A target whose candidates are given in two groups: (records, labels) of members, and of non-members."""
-        for name, group in (("members", members), ("non_members", non_members)):
-            _labelled(name, *group)
+    def of(cls, outputs: Outputs, members: Group, non_members: Group, public: Group | None = None) -> MembershipTarget:
+        """A target whose candidates are given in two groups: (records, labels) of members, and of non-members.
+
+        Args:
+            outputs: as above.
+            members: records and labels, or a data set of (record, label).
+            non_members: the same of those that the target was not trained on.
+            public: the same of public ones; None for none.
+
+        Raises:
+            ShapeError: as above.
+            InvalidParameterError: a record is in two of the groups.
+        """
+        members, non_members = labelled("members", members), labelled("non_members", non_members)
+        public = None if public is None else labelled("public", public)
         if members[0].shape[1:] != non_members[0].shape[1:]:
             raise ShapeError(
                 "MembershipTarget: non_members must have records of the members' shape "
                 f"{tuple(members[0].shape[1:])}, got shape={tuple(non_members[0].shape[1:])}."
             )
+        refuse_shared({"members": members, "non_members": non_members, "public": public})
         records, labels = (torch.cat(pair) for pair in zip(members, non_members, strict=True))
         return cls(outputs, records, labels, torch.arange(len(labels)) < len(members[1]), public)
 
@@ -111,22 +128,28 @@ def chunks(records: Tensor, size: int) -> Iterator[Tensor]:  # shape of each: (b
     yield from (records[start : start + size] for start in range(0, len(records), size))
 
 
-def query(owner: str, outputs: Outputs, records: Tensor, batch_size: int) -> Tensor:  # shape: (records, classes)
-    """Logits of records in batches, float32 on the CPU, checked."""
-    found = []
-    for part in chunks(records, batch_size):
-        with torch.no_grad():
-            logits = outputs(part)
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(part) or logits.shape[1] < 2:
-            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ShapeError(
-                f"{owner}: outputs must give logits of shape ({len(part)}, classes), classes >= 2, got {shape}."
-            )
-        found.append(logits.detach().float().cpu())
-    logits = torch.cat(found)
-    if not bool(torch.isfinite(logits).all()):
+def query(
+    owner: str, outputs: Outputs, records: Tensor, batch_size: int, device: str | torch.device | None = None
+) -> Tensor:  # shape: (records, classes)
+    """Logits of records in batches, float32 on the CPU, checked; of a module in eval mode, and back."""
+    modules = [outputs] if isinstance(outputs, nn.Module) else []
+    with modes_kept(*modules), torch.no_grad():
+        for module in modules:
+            module.eval()
+        found = [_checked(owner, outputs(part.to(device or part.device)), part) for part in chunks(records, batch_size)]
+    return torch.cat(found)
+
+
+def _checked(owner: str, logits: Any, part: Tensor) -> Tensor:
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(part) or logits.shape[1] < 2:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ShapeError(
+            f"{owner}: outputs must give logits of shape ({len(part)}, classes), classes >= 2, got {shape}."
+        )
+    found = logits.detach().float().cpu()
+    if not bool(torch.isfinite(found).all()):
         raise NonFiniteError(f"{owner}: outputs must be finite logits, got NaN or infinity. Was the training stable?")
-    return logits
+    return found
 
 
 def observed(owner: str, logits: Tensor, labels: Tensor, candidates: int) -> Observation:
@@ -137,14 +160,3 @@ def observed(owner: str, logits: Tensor, labels: Tensor, candidates: int) -> Obs
             f"[{int(labels.min())}, {int(labels.max())}]."
         )
     return Observation(logits.double(), labels, candidates)
-
-
-def _labelled(name: str, records: Tensor, labels: Tensor) -> None:
-    if not isinstance(records, Tensor) or not isinstance(labels, Tensor) or not records.ndim:
-        raise ShapeError(f"MembershipTarget: {name} must be a tensor of records and a tensor of labels.")
-    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-    if not whole or labels.shape != records.shape[:1] or not len(labels):
-        raise ShapeError(
-            f"MembershipTarget: {name} must have one integer label per record, got {labels.dtype} of shape "
-            f"{tuple(labels.shape)} for {len(records)} records."
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError
 from splitpriv.attacks.attack import generator
+from splitpriv.attacks.membership_inference.arguments import optional_callable, place, text
+from splitpriv.attacks.membership_inference.identity import identity
 from splitpriv.attacks.membership_inference.store import digest
 from splitpriv.attacks.membership_inference.target import Outputs, chunks
 from splitpriv.attacks.membership_inference.vectorised import is_faster_stacked, refuse_stateful, train_stacked
@@ -36,8 +39,10 @@ class ServerTraining:
         lr: learning rate, > 0.
         weight_decay: decoupled, >= 0.
         batch_size: records per step, >= 1.
-        reset: draw all parameters anew (``reset_parameters`` of each module), from the seed; False to start from those
-            of ``server``, which is then the server as it was *before* it was trained.
+        reset: draw all parameters and buffers anew (``reset_parameters`` of each module), from the seed; False to start
+            from those of ``server``, which is then the server as it was *before* it was trained. Parameters that do
+            not require grad are not trained; where none does (a server frozen after its training), all that are drawn
+            anew are.
         release: records to what the server is trained on, with fresh noise; None for the records themselves.
         release_labels: labels to those that it is trained on; None for the labels themselves.
         query: records to what it is asked about; None for the records themselves.
@@ -46,8 +51,8 @@ class ServerTraining:
         device: where to train; None for where the server is.
 
     Raises:
-        InvalidParameterError: an argument is outside its range, or parameters are to be reset that no module's
-            ``reset_parameters`` draws.
+        InvalidParameterError: an argument is outside its range, the server cannot be copied or has nothing to train, or
+            parameters or floating-point buffers are to be reset that no module's ``reset_parameters`` draws.
 
     Example:
         >>> training = ServerTraining(server=nn.Linear(4, 2), epochs=2)
@@ -56,7 +61,7 @@ class ServerTraining:
     """
 
     server: nn.Module
-    epochs: int = 30
+    epochs: int = 20
     lr: float = 1e-3
     weight_decay: float = 0.0
     batch_size: int = 128
@@ -74,8 +79,19 @@ class ServerTraining:
         check.positive(_OWNER, "lr", self.lr)
         if check.finite(_OWNER, "weight_decay", self.weight_decay) < 0:
             raise InvalidParameterError(check.message(_OWNER, "weight_decay", ">= 0", self.weight_decay))
-        if check.choice(_OWNER, "reset", self.reset, (True, False)):
+        for name in ("release", "release_labels", "query"):
+            optional_callable(_OWNER, name, getattr(self, name))
+        text(_OWNER, "through", self.through)
+        place(_OWNER, self.device)
+        check.choice(_OWNER, "reset", self.reset, (True, False))
+        copied = _copy(self.server)
+        if self.reset:
             _refuse_unresettable(self.server)
+            _refuse_kept(copied.cpu())  # where torch's own random numbers can be restored cheaply
+        elif not any(parameter.requires_grad for parameter in copied.parameters()):
+            fix = "Nothing of a start that is frozen would be trained; call requires_grad_(True) on what was."
+            constraint = "a module with parameters that require grad"
+            raise InvalidParameterError(check.message(_OWNER, "server", constraint, type(copied).__name__, fix))
 
     def __call__(
         self,
@@ -87,7 +103,8 @@ class ServerTraining:
         with private_randomness(seed, self._device):
             server, order = self._fresh(seed), generator(seed, stream="order")
             x, y = self._crossed(records, labels)
-            optimizer = torch.optim.AdamW(server.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+            trained = [parameter for parameter in server.parameters() if parameter.requires_grad]
+            optimizer = torch.optim.AdamW(trained, lr=self.lr, weight_decay=self.weight_decay)
             server.train()
             for _ in range(self.epochs):
                 for rows in chunks(torch.randperm(len(y), generator=order).to(self._device), self.batch_size):
@@ -116,6 +133,11 @@ class ServerTraining:
         train_stacked(servers, crossed, orders, lr=self.lr, weight_decay=self.weight_decay, **settings)
         return [self._outputs(server) for server in servers]
 
+    def untrained(self, seed: int) -> Outputs:
+        """The copy that training starts from."""
+        with private_randomness(seed, self._device):
+            return self._outputs(self._fresh(seed))
+
     def prefers_many(self) -> bool:
         """Whether several at once were measured to be faster: on a CPU: for small networks of linear layers."""
         return is_faster_stacked(self.server)
@@ -131,7 +153,11 @@ class ServerTraining:
                 f"{_OWNER}: through must say what release and query are when shadows are kept, got through=''."
             )
         settings = (self.epochs, self.lr, self.weight_decay, self.batch_size, self.reset, self.through)
-        return digest(repr(settings), repr(self.server) if self.reset else self.server)
+        server = _copy(self.server).cpu()
+        if self.reset:  # as it is drawn from one seed: what the trained one holds is not what shadows start from
+            with private_randomness(0, torch.device("cpu")):
+                reset_parameters(server)
+        return digest(repr(settings), identity(server))
 
     @property
     def _device(self) -> torch.device:
@@ -140,9 +166,11 @@ class ServerTraining:
         return next((p.device for p in self.server.parameters()), torch.device("cpu"))
 
     def _fresh(self, seed: int) -> nn.Module:
-        server = copy.deepcopy(self.server).requires_grad_(True)
+        server = _copy(self.server)
         if self.reset:
             reset_parameters(server)
+            if not any(parameter.requires_grad for parameter in server.parameters()):
+                server.requires_grad_(True)
         return server.to(self._device)
 
     def _crossed(self, records: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,6 +211,16 @@ def reset_parameters(server: nn.Module) -> None:
                 break
 
 
+def _copy(server: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(server)
+    except Exception as error:
+        fix = f"Copying it failed: {error}"
+        raise InvalidParameterError(
+            f"{_OWNER}: server must be a module that copy.deepcopy can copy, got {type(server).__name__}. {fix}"
+        ) from error
+
+
 def _refuse_unresettable(server: nn.Module) -> None:
     for name, module in server.named_modules():
         own = next(module.parameters(recurse=False), None)
@@ -191,3 +229,20 @@ def _refuse_unresettable(server: nn.Module) -> None:
                 f"{_OWNER}: server must have reset_parameters in each module with parameters, got "
                 f"{type(module).__name__} at {name!r}. Give the server as it was before training, with reset=False."
             )
+
+
+def _refuse_kept(copied: nn.Module) -> None:
+    """Raise where a reset leaves a value as it was: a "fresh" shadow would hold what the target has learned."""
+    tensors = [*copied.named_parameters(), *copied.named_buffers()]
+    floating = {name: tensor for name, tensor in tensors if tensor.is_floating_point()}
+    with torch.no_grad(), private_randomness(0, torch.device("cpu")):
+        for tensor in floating.values():
+            tensor.fill_(math.nan)
+        reset_parameters(copied)
+        left = [name for name, tensor in floating.items() if bool(tensor.isnan().any())]
+    if left:
+        raise InvalidParameterError(
+            f"{_OWNER}: server must draw each parameter and floating-point buffer anew in reset_parameters, got "
+            f"{', '.join(left)} left as they were. Give the server as it was before training, with reset=False "
+            "(start= of membership): constants are kept there."
+        )
