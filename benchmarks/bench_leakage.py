@@ -46,9 +46,10 @@ def inversion(preset: Preset, target: Target, model: sp.SplitModel, folder: Path
     """All inversion attackers on one cut and layer; pictures of ten records beside the figures."""
     steps: dict[str, Any] = {"steps": preset.steps, "learning_rate": 0.05, "batch_size": 32}
     kinds = (
-        attacks.GradientInversion(eps=1e-8, decay=True, total_variation="public", **steps),
-        attacks.LikelihoodInversion(**steps),
-        attacks.DecoderInversion(epochs=preset.decoder[0], width=preset.decoder[1]),
+        attacks.GradientInversion(eps=1e-8, relative=True, decay=True, total_variation="public", **steps),
+        attacks.PosteriorInversion(),
+        inverse := attacks.DecoderInversion(epochs=preset.decoder[0], width=preset.decoder[1]),
+        attacks.LikelihoodInversion(decoder=inverse, **steps),
     )
     where = preset.device
     report = attacks.invert(model, target.inverted.x.to(where), public=target.public.x.to(where), attacks=kinds)

@@ -105,12 +105,23 @@ def test_identification_is_chance_for_what_says_nothing() -> None:
 
 
 def test_identification_among_others() -> None:
-    originals = images(10, 6)
-    others = torch.cat([images(30, 6, seed=5), originals])
+    originals = images(10, 1, 2, 3)
+    others = torch.cat([images(30, 1, 2, 3, seed=5), originals])
     assert identification_rank(originals, others, torch.arange(30, 40)).tolist() == [0.0] * 10
     assert identification_rank(2 * originals - 7, others, torch.arange(30, 40)).tolist() == [0.0] * 10
     twice = torch.cat([originals, originals])
     assert identification_rank(originals, twice).tolist() == [0.5] * 10  # a tie with its double
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 30])
+def test_flat_inputs_are_identified_by_distance_in_deviations(columns: int) -> None:
+    units = 10.0 ** torch.arange(columns).remainder(7)
+    originals = images(50, columns) * units + 100
+    assert identification_rank(originals, originals).tolist() == [0.0] * 50
+    # By hand: a constant column says nothing, and the others count alike whatever their units.
+    candidates = torch.tensor([[0.0, 0.0, 5.0], [1.0, 1000.0, 5.0]])
+    assert identification_rank(torch.tensor([[0.45, 450.0, 9.0], [0.45, 900.0, -9.0]]), candidates).tolist() == [0, 0]
+    assert float(identification_rank(originals[:1].expand(50, -1), originals).mean()) == pytest.approx(24.5)
 
 
 def test_identification_refuses_what_does_not_fit() -> None:

@@ -25,6 +25,7 @@ from splitpriv.attacks.inversion import (
     InversionReport,
     InversionResult,
     LikelihoodInversion,
+    PosteriorInversion,
     QueryFreeInversion,
     invert,
 )
@@ -77,6 +78,7 @@ __all__ = [  # noqa: RUF022  (sorted as the other packages are)
     "MembershipResult",
     "MembershipTarget",
     "OneRunAudit",
+    "PosteriorInversion",
     "QueryFreeInversion",
     "RMIA",
     "RecoveryPoint",

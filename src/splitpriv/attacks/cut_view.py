@@ -5,13 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from splitpriv._errors import InvalidParameterError
 from splitpriv.accounting.pricing import is_defence
+
+
+def _same(features: Tensor) -> Tensor:
+    return features
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class CutView:
             first dimension is the batch; None where nothing is drawn (a defence, or no layer), or unknown. Where it
             takes a keyword ``temperature``, steps are relaxed by that much.
         server: what is decoded to the server's outputs.
-        clean: features to what ``decode`` gives without noise, differentiable; None for the features themselves.
+        clean: features to what ``decode`` gives without noise, differentiable; the features themselves, unless given.
         layer: what stands at the cut, in words, for reports.
     """
 
@@ -35,7 +39,7 @@ class CutView:
     decode: Callable[[Tensor], Tensor] | None = None
     log_prob: Callable[[Tensor, Tensor], Tensor] | None = None
     server: Callable[[Tensor], Tensor] | None = None
-    clean: Callable[[Tensor], Tensor] | None = None
+    clean: Callable[[Tensor], Tensor] | None = _same
     layer: str = "unknown layer"
 
     def released(self, inputs: Tensor) -> Tensor:
@@ -99,15 +103,20 @@ def _likelihood(layers: Sequence[nn.Module]) -> Callable[[Tensor, Tensor], Tenso
         found: Tensor = last.log_prob(symbols, through(features), **relaxation)  # type: ignore[operator]
         return found
 
-    def relaxed(symbols: Tensor, features: Tensor, *, temperature: float | None = None) -> Tensor:
+    parameters = inspect.signature(cast("Any", last.log_prob)).parameters
+    if "temperature" not in parameters or not getattr(last, "has_steps", True):
+        return log_prob
+    own: Any = parameters["temperature"].default
+
+    def relaxed(symbols: Tensor, features: Tensor, *, temperature: float | None = own) -> Tensor:
         return log_prob(symbols, features, **({} if temperature is None else {"temperature": temperature}))
 
-    known: Any = last.log_prob
-    return relaxed if "temperature" in inspect.signature(known).parameters else log_prob
+    return relaxed
 
 
 def _noiseless(cut: Any) -> Callable[[Tensor], Tensor] | None:
-    """What crosses by its mean; None where that is the features, or where a mechanism does not offer its mean."""
-    known = all(is_defence(layer) or hasattr(layer, "expected") for layer in cut)
+    """What crosses by its mean; None where a mechanism does not offer its mean."""
+    if not len(cut):
+        return _same
     expected: Callable[[Tensor], Tensor] = cut.expected
-    return expected if len(cut) and known else None
+    return expected if all(is_defence(layer) or hasattr(layer, "expected") for layer in cut) else None

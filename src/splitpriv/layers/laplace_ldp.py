@@ -109,12 +109,19 @@ class LaplaceLDP(ElementwiseLDP):
         drawn = randomize_grid("LaplaceLDP", features, self.sensitivity, self.outside, channel, self._source)
         return torch.from_numpy(drawn).reshape(features.shape)
 
-    def _position(self, features: Tensor) -> Tensor:
+    @property
+    def has_steps(self) -> bool:
+        """Whether ln Pr jumps where an element leaves the interval: then a temperature softens it."""
+        return self.outside == "zero"
+
+    def _position(self, features: Tensor, temperature: float | None = None) -> Tensor:
         """Where on the grid an element lies, in [0, 2m]; differentiable inside the interval."""
         grid = self._laplace(features.shape[1:]).inputs - 1
         wide = features if features.dtype == torch.float64 else features.float()
         half = self.sensitivity / 2
-        if self.outside == "zero":
+        if self.outside == "zero" and temperature is not None:
+            wide = wide * torch.sigmoid((half - wide.abs()) / temperature)
+        elif self.outside == "zero":
             wide = torch.where(wide.abs() < half, wide, torch.zeros_like(wide))
         return ((wide.clamp(-half, half) / self.sensitivity + 0.5) * grid).clamp(0, grid)
 
@@ -135,13 +142,19 @@ class LaplaceLDP(ElementwiseLDP):
         self,
         symbols: Tensor,  # shape: (batch, *feature), integers in [0, 2R]
         features: Tensor,  # shape: (batch, *feature)
+        *,
+        temperature: float | None = None,
     ) -> Tensor:  # shape: (batch, *feature)
         """ln Pr[symbol | feature] per element, interpolated between grid points.
 
-        Exact on the grid; between two grid points linear in the feature, so differentiable.
+        Exact on the grid; between two grid points linear in the feature, so differentiable. With ``outside="zero"`` it
+        jumps where a feature leaves the interval, at D / 2. A ``temperature`` T (> 0, in units of the features) softens
+        that for searches by gradients: x becomes ``x sigmoid((D / 2 - |x|) / T)``; exact as T goes to 0, and with None.
         """
+        if temperature is not None:
+            temperature = check.positive("LaplaceLDP.log_prob", "temperature", temperature)
         channel = self._laplace(self._symbols(symbols).shape[1:])
-        position = self._position(features)
+        position = self._position(features, temperature)
         low = position.detach().floor().clamp(max=channel.inputs - 2)
         weight = position - low
         below = channel.log_prob(symbols, low.long()).to(position.dtype)

@@ -14,7 +14,7 @@ from splitpriv.attacks.attack import generator
 from splitpriv.attacks.cut_view import CutView
 from splitpriv.attacks.inversion.inversion import Inversion
 from splitpriv.attacks.inversion.networks import Network, inverse_network
-from splitpriv.attacks.inversion.problem import Problem, averaged
+from splitpriv.attacks.inversion.problem import Problem, Rows, averaged
 from splitpriv.attacks.inversion.seeded import seeded
 from splitpriv.attacks.inversion.smoothness import is_image
 
@@ -91,21 +91,27 @@ class DecoderInversion(Inversion):
         return None
 
     def _reconstruct(self, problem: Problem) -> tuple[Tensor, Tensor]:
-        public = problem.known_public
-        order = torch.randperm(len(public), generator=generator(self.seed, stream="decoder: held out"))
-        held = max(1, round(self.held_out * len(public)))
+        inverse = self.fitted(problem)
+        found = [inverse(problem, rows) for rows in self._batches(problem.records, "records")]
+        inputs, nothing = torch.cat(found), self._limited(inverse.pairs.mean)
+        return inputs, (inputs - nothing).abs().flatten(1).amax(1) > 1e-3 * inverse.pairs.spread
+
+    def fitted(self, problem: Problem) -> Inverse:
+        """The trained network.
+
+        Args:
+            problem: its public inputs, and how often a record is released.
+        """
+        public, order = problem.known_public, problem.shuffled(self.seed)
+        held = min(max(1, round(self.held_out * len(public))), len(public) - 2)
         pairs = _Pairs(problem, public, STATISTICS, self)
         with seeded(self.seed, "decoder", problem.centre.device):
             make = self.network or (lambda released, shape: inverse_network(released, shape, self.width))
             network = make(pairs.released, problem.shape).to(problem.centre.device)
             self._train(network, pairs, order[held:], order[:held])
-        found = [
-            pairs.inputs(network(pairs.normal(problem.decoded(rows))).detach())
-            for rows in self._batches(problem.records, "records")
-        ]
-        inputs = self._limited(torch.cat(found))
-        return inputs, (inputs - self._limited(pairs.mean)).abs().flatten(1).amax(1) > 1e-3 * pairs.spread
+        return Inverse(network, pairs, self.input_range)
 
+    @torch.enable_grad()
     def _train(self, network: nn.Module, pairs: _Pairs, rows: Tensor, held: Tensor) -> None:
         """Leaves the weights of the best epoch in the network, in eval mode."""
         optimizer = torch.optim.AdamW(network.parameters(), lr=self.learning_rate, weight_decay=1e-4)
@@ -142,6 +148,20 @@ class DecoderInversion(Inversion):
         return total / len(held)
 
 
+@dataclass(frozen=True, eq=False)
+class Inverse:
+    """A trained inverse network: (problem, which of its records) to the inputs that it answers."""
+
+    network: nn.Module
+    pairs: _Pairs
+    limits: tuple[float, float] | None
+
+    @torch.no_grad()
+    def __call__(self, problem: Problem, rows: Rows) -> Tensor:  # shape: (rows, *input)
+        found = self.pairs.inputs(self.network(self.pairs.normal(problem.decoded(rows))))
+        return found if self.limits is None else found.clamp(*self.limits)
+
+
 class _Pairs:
     """Public pairs of what is released and input, both standardised, drawn afresh each time."""
 
@@ -167,7 +187,7 @@ class _Pairs:
         self.middle, self.deviation = middle.float(), deviation.clamp_min(floor).float()
 
     def _released(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        inputs = self.public[rows.to(self.public.device)].to(self.device)
+        inputs = self.problem.public_at(rows)
         view = self.problem.view
         return inputs, averaged(view, [view.released(inputs) for _ in self.problem.releases])
 

@@ -29,7 +29,8 @@ class GradientInversion(Inversion):
     with f the edge followed by the layer without its noise, v what was released (the mean over releases), TV the mean
     squared difference of vertical neighbours plus that of horizontal ones, and x in standard deviations from the mean
     of public inputs. Adam with amsgrad; the start is random, near the mean. The loss is summed over records, so a
-    record's result does not depend on its batch.
+    record's result does not depend on its batch. With ``relative`` the first term is divided by the variance of the
+    elements of v (the record's own): the weights and ``eps`` then mean the same whatever units features have.
 
     Args:
         steps: of Adam, >= 1.
@@ -40,6 +41,7 @@ class GradientInversion(Inversion):
         l2: λ_2 >= 0.
         weights: what ``"public"`` chooses from.
         tuning_records: public inputs that the choice rests on, >= 1.
+        relative: see above; False for the loss of the paper.
         decay: lower the learning rate to zero along a half cosine.
         stop: leave a record alone once its loss falls by less than this share in 100 steps; None: never.
         start: standard deviation of the start, >= 0, in standard deviations of inputs.
@@ -66,6 +68,7 @@ class GradientInversion(Inversion):
     l2: float = 0.0
     weights: tuple[float, ...] = (0.0, 0.01, 0.1, 1.0, 10.0, 100.0)
     tuning_records: int = 8
+    relative: bool = False
     decay: bool = False
     stop: float | None = None
     start: float = 0.1
@@ -77,7 +80,8 @@ class GradientInversion(Inversion):
         check.integer(owner, "tuning_records", self.tuning_records, 1)
         check.positive(owner, "learning_rate", self.learning_rate)
         check.positive(owner, "eps", self.eps)
-        check.choice(owner, "decay", self.decay, (True, False))
+        for name in ("relative", "decay"):
+            check.choice(owner, name, getattr(self, name), (True, False))
         if self.stop is not None:
             check.positive(owner, "stop", self.stop)
         if isinstance(self.total_variation, str):
@@ -112,6 +116,8 @@ class GradientInversion(Inversion):
         """The edge, or what it takes to choose a weight, where it is not given; None where the attack applies."""
         if view.edge is None:
             return "it needs the edge (white box)"
+        if view.clean is None:
+            return "it needs the mean of what the layer releases (its expected)"
         if self.total_variation == "public" and (public is None or view.encode is None):
             return "total_variation='public' needs public inputs, and queries to the layer"
         return None
@@ -119,7 +125,7 @@ class GradientInversion(Inversion):
     def _reconstruct(self, problem: Problem) -> tuple[Tensor, Tensor]:
         weight = self.total_variation
         if isinstance(weight, str):
-            weight = best_weight(self, problem, self.weights, self.tuning_records, self._found)
+            weight = best_weight(self, problem, self.weights, self._found)
         found, moved = [], []
         for rows in self._batches(problem.records, "records"):
             weights = torch.full((rows.stop - rows.start,), weight, device=problem.centre.device)
@@ -140,10 +146,12 @@ class GradientInversion(Inversion):
     def _objective(self, problem: Problem, released: Tensor, weights: Tensor) -> Objective:
         edge, image = problem.view.need("edge"), is_image(problem.shape)
         chosen = isinstance(self.total_variation, str) and not image
+        unit = released.flatten(1).var(1, correction=0) if self.relative else released.new_ones(len(released))
+        unit = torch.where(unit > 0, unit, torch.ones_like(unit))
 
         def objective(inputs: Tensor, alive: slice | Tensor, share: float) -> tuple[Tensor, Tensor]:
             clean = problem.clean(edge(problem.centre + problem.scale * inputs))
-            data = (clean - released[alive]).square().flatten(1).mean(1)
+            data = (clean - released[alive]).square().flatten(1).mean(1) / unit[alive]
             smooth = weights[alive] * (energy(inputs) if chosen else roughness(inputs))
             return data, smooth + self.l2 * energy(inputs)
 

@@ -18,6 +18,7 @@ from splitpriv.attacks.inversion.decoder import DecoderInversion
 from splitpriv.attacks.inversion.gradient import GradientInversion
 from splitpriv.attacks.inversion.inversion import Inversion
 from splitpriv.attacks.inversion.likelihood import LikelihoodInversion
+from splitpriv.attacks.inversion.posterior import PosteriorInversion
 from splitpriv.attacks.inversion.report import InversionReport
 from splitpriv.attacks.inversion.result import InversionResult, scored
 from splitpriv.attacks.inversion.smoothness import is_image
@@ -50,8 +51,8 @@ def invert(
         images: the private records; images (batch, channels, height, width), or flat ones (batch, columns).
         public: records like them that the attackers may learn from. Most attacks need them.
         public_labels: their labels.
-        attacks: which ones; None for gradient, likelihood and decoder inversion with settings that fit the inputs
-            (a query-free attack needs a shadow edge of your own).
+        attacks: which ones; None for gradient, posterior, decoder and likelihood inversion with settings that fit the
+            inputs (a query-free attack needs a shadow edge of your own).
         releases: how often each record is released, >= 1; the attackers combine them.
         candidates: others among which an original has to be found, beside all of ``images``.
         data_range: largest possible difference of two inputs, for PSNR and SSIM.
@@ -118,10 +119,11 @@ def _defaults(public: Tensor | None, shape: tuple[int, ...], shared: dict[str, A
         limits = (0.0, 1.0) if low >= 0 and high <= 1 else (low - 0.1 * (high - low), high + 0.1 * (high - low))
     weight = 0.0 if public is None else "public"
     return (
-        GradientInversion(steps=1000, learning_rate=0.05, eps=1e-8, decay=True, total_variation=weight,
+        GradientInversion(steps=1000, learning_rate=0.05, eps=1e-8, relative=True, decay=True, total_variation=weight,
                           input_range=limits, **shared),
-        LikelihoodInversion(weight="public", input_range=limits, **shared),
+        PosteriorInversion(input_range=limits, **shared),
         DecoderInversion(input_range=limits, **shared),
+        LikelihoodInversion(weight="public", input_range=limits, **shared),
     )  # fmt: skip
 
 

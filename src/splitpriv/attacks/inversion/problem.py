@@ -51,7 +51,7 @@ class Problem:
 
     def clean(self, features: Tensor) -> Tensor:
         """What would be decoded from features without noise."""
-        return features if self.view.clean is None else self.view.clean(features)
+        return self.view.need("clean")(features)
 
     def log_prob(self, rows: Rows, features: Tensor, temperature: float | None) -> Tensor:  # shape: (rows,)
         """ln Pr[all releases | features] of each record."""
@@ -64,13 +64,22 @@ class Problem:
     @property
     def relaxes(self) -> bool:
         """Whether the likelihood takes a temperature."""
-        known = self.view.log_prob
-        return known is not None and "temperature" in inspect.signature(known).parameters
+        return self.view.log_prob is not None and "temperature" in inspect.signature(self.view.log_prob).parameters
 
-    def simulated(self, rows: Tensor) -> Problem:
-        """The same attack on public records, as many releases of each, with fresh noise."""
-        inputs = self.known_public[rows.to(self.known_public.device)].to(self.centre.device)
-        return replace(self, releases=tuple(self.view.released(inputs) for _ in self.releases))
+    @property
+    def temperature(self) -> float | None:
+        """The likelihood's own temperature, if it has one."""
+        own = inspect.signature(self.view.need("log_prob")).parameters["temperature"].default
+        return own if isinstance(own, float) else None
+
+    def simulated(self, rows: Tensor, batch: int) -> Problem:
+        """The same attack on public records, as many releases of each, with fresh noise, ``batch`` at a time."""
+        parts = torch.split(self.public_at(rows), batch)
+        return replace(self, releases=tuple(torch.cat([self.view.released(x) for x in parts]) for _ in self.releases))
+
+    def public_at(self, rows: Tensor) -> Tensor:  # shape: (rows, *input)
+        """Some public inputs, on the device of the attack."""
+        return self.known_public[rows.to(self.known_public.device)].to(self.centre.device)
 
     def shuffled(self, seed: int) -> Tensor:  # shape: (public,)
         """One order of the public inputs for all: choices rest on the first ones, what is fitted on the last."""

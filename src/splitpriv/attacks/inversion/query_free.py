@@ -80,6 +80,8 @@ class QueryFreeInversion(Inversion):
         """The server, or public inputs with labels, where they are not given; None where the attack applies."""
         if view.server is None:
             return "it needs the server"
+        if view.clean is None:
+            return "it needs the mean of what the layer releases (its expected)"
         if public is None or public_labels is None or len(public) < 2:
             return "it needs public inputs with labels, at least 2"
         return None
@@ -93,6 +95,7 @@ class QueryFreeInversion(Inversion):
         inner = replace(self.inversion, **shared)
         return inner._reconstruct(replace(problem, view=replace(problem.view, edge=edge)))
 
+    @torch.enable_grad()
     def _train(self, edge: nn.Module, problem: Problem) -> None:
         public, labels, device = problem.known_public, problem.public_labels, problem.centre.device
         assert labels is not None

@@ -51,7 +51,7 @@ class InversionReport:
     @property
     def identified(self) -> Tensor:  # shape: (batch,), bool
         """Whether at least one attacker's reconstruction is nearest to its own original."""
-        return torch.stack([self._figure(one, "rank") < 1 for one in self.results or (self.baseline,)]).any(0)
+        return torch.stack([self._figure(one, "rank") == 0 for one in self.results or (self.baseline,)]).any(0)
 
     @property
     def chance(self) -> float:

@@ -37,7 +37,7 @@ class InversionResult:
         errors: (batch, columns), absolute, for flat inputs only.
         within: (batch, columns), whether that is within the tolerance; None where there is none.
         summary: means over records of ``"psnr"``, ``"ssim"`` and ``"mse"``, the rate of ``"identification"`` (rank
-            below 1), for flat inputs ``"error"`` and ``"within"``; with intervals over records.
+            0), for flat inputs ``"error"`` and ``"within"``; with intervals over records.
     """
 
     attack: Attack | None
@@ -149,7 +149,7 @@ def scored(
     within = None if tolerance is None else _within(errors, tolerance)
     values = {"psnr": psnr.clamp_max(CEILING), "ssim": ssim, "mse": mse}
     summary = {name: mean(value.cpu().numpy(), confidence=confidence) for name, value in values.items()}
-    summary["identification"] = proportion(int((rank < 1).sum()), len(rank), confidence=confidence)
+    summary["identification"] = proportion(int((rank == 0).sum()), len(rank), confidence=confidence)
     for name, table in {"error": errors, "within": within}.items():
         if table is not None:
             summary[name] = mean(table.double().mean(1).cpu().numpy(), confidence=confidence)

@@ -15,35 +15,60 @@ from splitpriv.attacks.inversion.problem import Problem
 Found = Callable[[Problem, slice, Tensor], tuple[Tensor, Tensor]]
 """(problem, which of its records, one weight each) to (reconstructions, whether they moved)."""
 
+FIRST = (0.3, 3.0)  # weights of the prior at which priors and temperatures are compared
 
-def tuning_problem(seed: int, problem: Problem, records: int) -> tuple[Problem, Tensor]:
+
+def tuning_problem(attack: Any, problem: Problem) -> tuple[Problem, Tensor]:
     """Some public records as if they were private: their releases, and their inputs."""
-    public, order = problem.known_public, problem.shuffled(seed)[:records]
-    truth = public[order.to(public.device)].to(problem.centre.device)
-    return problem.simulated(order), truth
+    order = problem.shuffled(attack.seed)[: attack.tuning_records]
+    return problem.simulated(order, attack.batch_size), problem.public_at(order)
 
 
-def best_weight(attack: Any, problem: Problem, weights: Sequence[float], records: int, found: Found) -> float:
+def best_weight(attack: Any, problem: Problem, weights: Sequence[float], found: Found) -> float:
     """The weight of the prior with the least mean squared error on released public records."""
     if len(weights) == 1:
         return weights[0]
-    simulated, truth = tuning_problem(attack.seed, problem, records)
+    simulated, truth = tuning_problem(attack, problem)
     return weights[int(_errors(attack, simulated, truth, weights, found).argmin())]
 
 
-def best_temperature(
-    attack: Any, problem: Problem, prior: Prior, records: int, found: Callable[[float], Found]
-) -> float:
-    """The first temperature with the least mean squared error on released public records, at weight 0.1 or 1.
+def best_search(
+    attack: Any,
+    problem: Problem,
+    priors: Sequence[Prior],
+    weights: Sequence[float],
+    found: Callable[[Prior, float | None], Found],
+) -> tuple[Prior, float | None]:
+    """The prior and the first temperature with the least mean squared error on released public records.
 
-    Three are tried: the spread of public features, a tenth of it, and the one whose slope points best to the truth.
+    Temperatures tried are the likelihood's own, the spread of public features, a tenth of it, and the one whose slope
+    points best to the truth; None where the likelihood takes none.
     """
-    simulated, truth = tuning_problem(attack.seed, problem, records)
+    simulated, truth = tuning_problem(attack, problem)
+    pairs: list[tuple[Prior, float | None]] = []
+    for prior in priors:
+        fixed = attack.temperature is not None or not problem.relaxes
+        tried = [attack.temperature] if fixed else _temperatures(attack, simulated, truth, prior)
+        pairs += [(prior, one if problem.relaxes else None) for one in tried]
+    if len(pairs) == 1:
+        return pairs[0]
+    errors = [float(_errors(attack, simulated, truth, weights, found(*pair)).min()) for pair in pairs]
+    return pairs[errors.index(min(errors))]
+
+
+def _temperatures(attack: Any, simulated: Problem, truth: Tensor, prior: Prior) -> list[float]:
+    batches = list(attack._batches(len(truth), "features of public records"))
+    edge = simulated.view.need("edge")
     with torch.no_grad():
-        spread = float(problem.view.need("edge")(truth).std(0, correction=0).mean()) or 1.0
-    tried = sorted({spread, spread / 10, _best_slope(simulated, truth, prior, spread)})
-    errors = [float(_errors(attack, simulated, truth, (0.1, 1.0), found(one)).min()) for one in tried]
-    return tried[errors.index(min(errors))]
+        spread = float(torch.cat([edge(truth[rows]) for rows in batches]).std(0, correction=0).mean()) or 1.0
+    agreements = dict.fromkeys((spread * 10 ** (exponent / 2) for exponent in range(-4, 9)), 0.0)
+    for rows in batches:
+        here = prior.of(simulated, rows)
+        for one in agreements:
+            agreements[one] += _agreement(simulated, rows, truth[rows], here, one)
+    slope = max(agreements, key=lambda one: agreements[one])
+    own = [] if simulated.temperature is None else [simulated.temperature]
+    return sorted({spread, spread / 10, slope, *own})
 
 
 def _errors(
@@ -61,24 +86,20 @@ def _errors(
     return torch.cat(errors).reshape(len(weights), count).mean(1)
 
 
-def _best_slope(simulated: Problem, truth: Tensor, prior: Prior, spread: float) -> float:
-    """The temperature whose slope points best to the truth, at the mean input and halfway from there.
+def _agreement(simulated: Problem, rows: slice, truth: Tensor, prior: Prior, temperature: float) -> float:
+    """How well the slope points to the truth, at the middle of the prior and halfway from there: a sum of cosines.
 
-    In a geometric grid about the spread of features: too cold a likelihood has no slope, too hot a one a wrong one.
+    Too cold a likelihood has no slope, too hot a one a wrong one.
     """
-    edge = simulated.view.need("edge")
+    edge, total = simulated.view.need("edge"), 0.0
     with torch.no_grad():
         middle = prior.inputs(truth.new_zeros(len(truth), *prior.shape))
-    way, best, level = truth - middle, spread, -torch.inf
-    for exponent in range(-4, 9):
-        temperature, agreement = spread * 10 ** (exponent / 2), 0.0
-        for share in (0.0, 0.5):
-            with torch.enable_grad():
-                inputs = (middle + share * way).requires_grad_(True)
-                likely = simulated.log_prob(slice(None), edge(inputs), temperature)
-                (slope,) = torch.autograd.grad(likely.sum(), inputs)
-            cosine = torch.cosine_similarity(slope.flatten(1).double(), way.flatten(1).double(), eps=1e-30)
-            agreement += float(cosine.mean())
-        if agreement > level:
-            best, level = temperature, agreement
-    return best
+    way = truth - middle
+    for share in (0.0, 0.5):
+        with torch.enable_grad():
+            inputs = (middle + share * way).requires_grad_(True)
+            likely = simulated.log_prob(rows, edge(inputs), temperature)
+            (slope,) = torch.autograd.grad(likely.sum(), inputs)
+        cosine = torch.cosine_similarity(slope.flatten(1).double(), way.flatten(1).double(), eps=1e-30)
+        total += float(cosine.sum())
+    return total

@@ -16,14 +16,20 @@ def identification_rank(
 ) -> Tensor:  # shape: (batch,), float64
     """How many candidates are closer to each reconstruction than its own original; 0 where it is the nearest.
 
-    Closeness is the correlation of centred inputs: blind to brightness and contrast, which noise at the
-    cut destroys long before it destroys who is who. A candidate that ties with the original counts one half.
-    A reconstruction that is the same for all records has rank (candidates - 1) / 2: it identifies nobody.
+    Closeness of images (and whatever has more than one dimension) is the correlation of centred inputs: blind to
+    brightness and contrast, which noise at the cut destroys long before it destroys who is who. Of flat inputs it
+    is the distance in columns that are divided by their standard deviation over the candidates. A candidate that ties
+    with the original counts one half: only rank 0 identifies. A reconstruction that is the same for all records
+    has rank (candidates - 1) / 2 by correlation, and about that on average by distance: it identifies nobody.
 
     Args:
-        reconstructed: one per record.
+        reconstructed: one per record.  # shape: (batch, *input)
         candidates: the N originals among which the attacker looks; by default record i's is candidate i.
-        truth: for each reconstruction the index of its original among the candidates.
+            # shape: (candidates, *input)
+        truth: for each reconstruction the index of its original among the candidates.  # shape: (batch,)
+
+    Returns:
+        The ranks, in [0, candidates - 1].  # shape: (batch,), float64
 
     Raises:
         ShapeError: shapes do not fit, or an index is outside the candidates.
@@ -42,11 +48,20 @@ def identification_rank(
             f"identification_rank: truth must be in [0, {len(known)}), got another index. "
             "Without truth, candidate i must be the original of record i."
         )
-    scores = _unit(found) @ _unit(known).T
+    scores = _nearness(found, known) if reconstructed.ndim == 2 else _unit(found) @ _unit(known).T
     own = scores.gather(1, index.unsqueeze(1))
     level = 1e-9  # what rounding leaves between equal scores
     above, equal = (scores > own + level).sum(1), ((scores - own).abs() <= level).sum(1) - 1
     return above.double() + equal.double() / 2
+
+
+def _nearness(found: Tensor, known: Tensor) -> Tensor:  # shape: (batch, candidates)
+    """Minus the distance, in standard deviations of each column that is not constant over the candidates."""
+    spread = known.std(0, correction=0)
+    varies = spread > 1e-12 * known.abs().amax(0)
+    scale = torch.where(varies, spread, torch.ones_like(spread)).reciprocal() * varies
+    # Not by way of products: they lose what is left of two that are near each other.
+    return -torch.cdist(found * scale, known * scale, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _unit(rows: Tensor) -> Tensor:
