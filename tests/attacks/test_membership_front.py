@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,16 @@ import torch
 import torch.nn.functional as F
 from cases_membership import CLASSES, DIM, pool, records, target, training
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 import splitpriv as sp
-from splitpriv import InvalidParameterError
+from splitpriv import InvalidParameterError, ShapeError
 from splitpriv.attacks.membership_inference import (
     RMIA,
     LiRA,
     MembershipReport,
+    ServerTraining,
+    ShadowMembership,
     ThresholdMembership,
     membership,
 )
@@ -139,6 +144,25 @@ def test_what_was_kept_is_used_again(tmp_path: Path) -> None:
         membership(other, *groups(), **how)
 
 
+def test_labels_of_another_prior_are_of_other_shadows(tmp_path: Path) -> None:
+    prior = [0.4, 0.4, 0.1, 0.05, 0.05]
+    one, other = (sp.LabelLDP(CLASSES, epsilon=1.0, prior=p, generator=4) for p in (prior, prior[::-1]))
+    assert repr(one) == repr(other)
+    how: dict[str, Any] = {"folder": tmp_path, "shadows": 2, "attacks": [RMIA()], "epochs": 1}
+    membership(trained(labels=one), *groups(), **how)
+    membership(trained(labels=one), *groups(), **how)
+    with pytest.raises(InvalidParameterError, match="folder must hold shadows of this configuration"):
+        membership(trained(labels=other), *groups(), **how)
+
+
+def test_the_default_training_is_that_of_fit() -> None:
+    owner = {name: one.default for name, one in inspect.signature(sp.fit).parameters.items()}
+    front = {name: one.default for name, one in inspect.signature(membership).parameters.items()}
+    shadow = {field.name: field.default for field in dataclasses.fields(ServerTraining)}
+    for name in ("epochs", "lr", "weight_decay", "batch_size"):
+        assert owner[name] == shadow[name] == front[f"train_{name}" if name == "batch_size" else name]
+
+
 def test_shadows_are_trained_on_releases_with_labels_as_they_travel() -> None:
     asked: list[int] = []
     model = trained(
@@ -200,6 +224,92 @@ def test_a_report_tells_each_and_the_best() -> None:
     assert "nan" not in shown
     assert max(map(len, shown.splitlines())) <= 160
     assert len(report.plot().axes[0].get_lines()) == 3  # two attacks, and guessing
+
+
+def test_what_was_not_run_is_named() -> None:
+    none, two = (membership(trained(), *groups(), shadows=count, epochs=1) for count in (0, 2))
+    needs = {"shadow models, mlp": 2, "LiRA, online": 4, "LiRA, offline": 4, "RMIA, offline": 2}
+    assert none.skipped == {name: f"it needs {count} shadow models or more" for name, count in needs.items()}
+    assert set(two.skipped) == {"LiRA, online", "LiRA, offline"}
+    assert none.to_dict()["skipped"] == none.skipped
+    assert "not run: RMIA, offline: it needs 2 shadow models or more" in str(none)
+    text = "MembershipReport: no attack 'LiRA, online' was run: it needs 4 shadow models or more"
+    with pytest.raises(KeyError, match=text):
+        two["LiRA, online"]
+    with pytest.raises(KeyError, match="it was not asked for"):
+        two["LiRA"]
+    assert membership(trained(), *groups(), shadows=0, attacks=[ThresholdMembership()]).skipped == {}
+
+
+def test_the_columns_of_the_report_are_in_line() -> None:
+    attacks = [ShadowMembership(model="logistic", per_class=True), ThresholdMembership(score="confidence")]
+    report = membership(trained(), *groups(), shadows=2, attacks=attacks, epochs=1)
+    head, *rows = str(report).splitlines()[2:5]
+    for row, result in zip(rows, report.results.values(), strict=True):
+        assert row.index(str(result.auc)) == head.index("AUC")
+    assert head.index("F1") > head.index("AUC") + len(str(report.best.auc))
+
+
+@pytest.fixture
+def untrained(monkeypatch: Any) -> None:
+    """Fails where a shadow model is trained: what can be refused is refused before."""
+
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("a shadow model was trained")
+
+    monkeypatch.setattr(ServerTraining, "__call__", refuse)
+    monkeypatch.setattr(ServerTraining, "many", refuse)
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        *(({"attacks": wrong}, "attacks must be a list of one or more membership attacks, got attacks=")
+          for wrong in ("lira", [LiRA], [sp.attacks.GradientInversion()], [], RMIA(), 3)),
+        ({"attacks": [RMIA(), LiRA()], "shadows": 2}, "shadows must be 4 or more for LiRA, got shadows=2"),
+        ({"train": 3}, "train must be a callable, or None, got train=3"),
+        ({"start": 3}, r"start must be an nn\.Module, got start=3"),
+        ({"start": nn.Linear(3, 5)}, "start must take what the server takes and give its 5 classes, got an error: mat"),
+        ({"start": nn.Linear(FEATURES, 6)}, "start must take what the server takes and give its 5 classes, got 6"),
+        ({"folder": 3}, "folder must be the path of a folder, or None, got folder=3"),
+        ({"batch_size": 0}, "batch_size must be an integer >= 1, got batch_size=0"),
+        ({"device": "gpu"}, "device must be a device that this machine has, or None, got device='gpu'"),
+        ({"tag": 3}, "tag must be text, got tag=3"),
+        ({"progress": "x"}, "progress must be True or False, got progress='x'"),
+        ({"vectorised": 3}, "vectorised must be True or False or 'auto', got vectorised=3"),
+        ({"seed": -1}, "seed must be an integer >= 0, got seed=-1"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_refused_before_anything_is_trained(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(InvalidParameterError, match=f"membership: {text}"):
+        membership(trained(), *groups(), **{"shadows": 4, **options})
+
+
+@pytest.mark.usefixtures("untrained")
+def test_groups_that_are_none_are_refused_before_anything_is_trained() -> None:
+    (x, y), other = groups()
+    data = "a tensor of records and a tensor of labels, or a data set of"
+    for members, text in (
+        (None, f"members must be {data} .*, got NoneType"),
+        (x, f"members must be {data} .*, got Tensor"),
+        ((x[:0], y[:0]), "members must be one record or more"),
+        ((x, y - 9), "members must have labels >= 0"),
+        ((x, y.float()), "members must have one integer label per record, got torch.float32"),
+    ):
+        with pytest.raises(ShapeError, match=f"MembershipTarget: {text}"):
+            membership(trained(), members, other)
+    with pytest.raises(ShapeError, match=f"MembershipTarget: public must be {data}"):
+        membership(trained(), (x, y), other, public=x)
+    with pytest.raises(ShapeError, match=r"membership: labels must be in \[0, 5\), one of the classes of the outputs"):
+        membership(trained(), (x, y + 50), other)
+
+
+def test_data_sets_are_groups() -> None:
+    given = [TensorDataset(*group) for group in groups()]
+    found = membership(trained(), *given, public=TensorDataset(*records(50, 3)), shadows=0)
+    plain = membership(trained(), *groups(), public=records(50, 3), shadows=0)
+    assert found.to_dict() == plain.to_dict()
 
 
 class NoMean(nn.Module):

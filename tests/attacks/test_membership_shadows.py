@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import importlib.util
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from cases_membership import DIM, records, training
 from torch import Tensor, nn
 
 from splitpriv import InvalidParameterError, NonFiniteError, ShapeError
 from splitpriv.attacks.membership_inference import ServerTraining, ShadowPool, train_shadows
 from splitpriv.attacks.membership_inference import store as stores
+from splitpriv.attacks.membership_inference.identity import identity
 from splitpriv.attacks.membership_inference.vectorised import is_faster_stacked
 
 
@@ -159,6 +165,94 @@ def test_what_is_released_is_trained_on_and_what_is_queried_asked() -> None:
     assert torch.equal(outputs(x[:1] * 0), outputs(x[:1] * 0))
 
 
+def test_what_of_a_start_is_frozen_stays_so() -> None:
+    x, y = records(40, 0)
+    with torch.random.fork_rng(devices=[]):
+        start = nn.Sequential(nn.Linear(DIM, 8), nn.ReLU(), nn.Linear(8, 5))
+    start[0].requires_grad_(False)
+    for vectorised in (False, True):
+        trained: list[nn.Module] = []
+        how = ServerTraining(server=start, epochs=3, lr=0.1, reset=False)
+
+        def keep(self: Any, server: nn.Module, trained: list[nn.Module] = trained) -> Any:
+            trained.append(server)
+            return server.eval()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ServerTraining, "_outputs", keep)
+            train_shadows(how, x, y, shadows=2, vectorised=vectorised)
+        for server in trained:
+            assert torch.equal(server[0].weight, start[0].weight)
+            assert not torch.allclose(server[2].weight, start[2].weight, atol=0.05)
+    assert [p.requires_grad for p in start.parameters()] == [False, False, True, True]
+    start.requires_grad_(False)
+    with pytest.raises(InvalidParameterError, match="server must be a module with parameters that require grad"):
+        ServerTraining(server=start, reset=False)
+    drawn = ServerTraining(server=start, epochs=20, lr=0.1)  # frozen after it was trained
+    assert float(F.cross_entropy(drawn(x, y, 0)(x), y)) < float(F.cross_entropy(drawn.untrained(0)(x), y)) - 0.3
+
+
+class Gated(nn.Linear):
+    """Inherits a reset that does not know of its own parameter."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.gate = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.gate
+
+
+class Averaging(nn.Module):
+    """Keeps a running mean that no reset knows of."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - self.mean
+
+
+@pytest.mark.parametrize(
+    ("make", "left"),
+    [
+        (lambda: nn.Sequential(Gated(DIM, 5)), "0.gate"),
+        (lambda: nn.Sequential(Averaging(DIM), nn.Linear(DIM, 5)), "0.mean"),
+        (lambda: nn.Sequential(nn.utils.spectral_norm(nn.Linear(DIM, 5))), "0.weight_orig, 0.weight_u, 0.weight_v"),
+    ],
+)
+def test_a_reset_that_keeps_what_was_learned_is_refused(make: Any, left: str) -> None:
+    with torch.random.fork_rng(devices=[]):
+        server = make()
+        before = {name: value.clone() for name, value in server.state_dict().items()}
+    torch.manual_seed(3)
+    state = torch.random.get_rng_state()
+    text = f"server must draw each parameter and floating-point buffer anew in reset_parameters, got {left} left"
+    with pytest.raises(InvalidParameterError, match=f"ServerTraining: {text}"):
+        ServerTraining(server=server)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in server.state_dict().items())
+
+
+def test_usual_modules_are_drawn_anew() -> None:
+    with torch.random.fork_rng(devices=[]):
+        layers = [
+            *(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.PReLU(), nn.GroupNorm(2, 4), nn.Flatten(2), nn.GRU(9, 8)),
+            *(nn.MultiheadAttention(8, 2), nn.TransformerEncoderLayer(8, 2), nn.LayerNorm(8), nn.Embedding(5, 8)),
+        ]
+        assert ServerTraining(server=nn.Sequential(*layers)).reset
+
+
+def test_a_server_that_cannot_be_copied_is_refused() -> None:
+    with torch.random.fork_rng(devices=[]):
+        server = nn.Linear(DIM, 5)
+    server.normed = server.weight / server.weight.norm()  # as the hook of weight_norm does
+    text = r"server must be a module that copy\.deepcopy can copy, got Linear\. Copying it failed: Only Tensors created"
+    with pytest.raises(InvalidParameterError, match=text):
+        ServerTraining(server=server, reset=False)
+
+
 class Scale(nn.Module):
     """Has a parameter, and no way to draw it anew."""
 
@@ -181,6 +275,10 @@ def test_trainings_that_cannot_be_are_refused() -> None:
         ({"lr": 0.0}, "ServerTraining: lr must be finite and > 0"),
         ({"weight_decay": -1.0}, "ServerTraining: weight_decay must be >= 0"),
         ({"reset": 1}, "ServerTraining: reset must be True or False"),
+        ({"release": 3}, "ServerTraining: release must be a callable, or None, got release=3"),
+        ({"query": "x"}, "ServerTraining: query must be a callable, or None, got query='x'"),
+        ({"through": 3}, "ServerTraining: through must be text, got through=3"),
+        ({"device": "gpu"}, "ServerTraining: device must be a device that this machine has, or None"),
     ):
         with pytest.raises(InvalidParameterError, match=text):
             quick(**option)
@@ -242,13 +340,26 @@ def test_resumed_from_disk_gives_the_same_as_in_one_go(tmp_path: Path, counted: 
     assert torch.equal(fewer.outputs, whole.outputs[:4])
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "pickle"])
+DAMAGE = ["truncated", "empty", "text", "pickle", "array", "method", "encrypted", "shape", "dtype"]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_files_that_cannot_be_read_are_made_anew(tmp_path: Path, counted: list[int], damage: str) -> None:
     whole = shadows(tmp_path)
     path = tmp_path / "shadow-00003.npz"
     content = path.read_bytes()
     if damage == "pickle":
         np.savez(path, outputs=np.array([{"x": 1}], dtype=object), fingerprint=np.array("x", dtype=object))
+    elif damage == "array":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
+    elif damage in ("method", "encrypted"):  # one byte of the directory of the zip file
+        at = content.index(b"PK\x01\x02") + {"method": 10, "encrypted": 8}[damage]
+        path.write_bytes(content[:at] + {"method": b"\x63", "encrypted": b"\x01"}[damage] + content[at + 1 :])
+    elif damage in ("shape", "dtype"):
+        stored = dict(np.load(path))
+        other = stored["outputs"].ravel() if damage == "shape" else stored["outputs"].astype(np.float64)
+        np.savez(path, outputs=other, fingerprint=stored["fingerprint"])
     else:
         path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "text": b"shadow"}[damage])
     del counted[:]
@@ -302,6 +413,91 @@ def test_a_start_of_other_weights_is_another_training() -> None:
     assert kept[0] != kept[1]
 
 
+class Scaled(nn.Module):
+    """Multiplies by what the reset writes into its buffer."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self._scale = scale
+        self.register_buffer("scale", torch.tensor(scale))
+
+    def reset_parameters(self) -> None:
+        self.scale.fill_(self._scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class Activated(nn.Module):
+    """Has a setting, a function or a tensor as a plain attribute."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.__dict__.update(settings)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def sources(tmp_path: Path, body: str) -> nn.Module:
+    """A module whose class is written into a file: its name is the same, its code may be another."""
+    path = tmp_path / f"coded_{len(list(tmp_path.iterdir()))}.py"
+    path.write_text(
+        f"from torch import nn\nclass Coded(nn.Module):\n    def forward(self, x):\n        return {body}\n"
+    )
+    spec = importlib.util.spec_from_file_location("coded", path)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "coded", module)
+        spec.loader.exec_module(module)  # type: ignore[union-attr]
+        identity(module.Coded())  # its source is read while the module is there
+    made: nn.Module = module.Coded()
+    return made
+
+
+def test_servers_are_told_apart_by_all_that_they_compute(tmp_path: Path, counted: list[int]) -> None:
+    pairs: list[tuple[Any, Any]] = [
+        (Scaled(1.0), Scaled(100.0)),
+        (Activated(slope=0.1), Activated(slope=0.2)),
+        (Activated(act=F.relu), Activated(act=torch.tanh)),
+        (Activated(act=partial(F.leaky_relu, negative_slope=0.1)), Activated(act=partial(F.leaky_relu))),
+        (Activated(table=torch.ones(2)), Activated(table=torch.zeros(2))),
+        (nn.LeakyReLU(0.1), nn.LeakyReLU(0.2)),
+        (sources(tmp_path, "x"), sources(tmp_path, "-x")),
+    ]
+    for number, (one, other) in enumerate(pairs):
+        for reset in (True, False):
+            same, first, second = (
+                ServerTraining(server=nn.Sequential(part, nn.Linear(DIM, 5)), epochs=1, reset=reset)
+                for part in (copy.deepcopy(one), one, other)
+            )
+            if not reset:
+                for how in (same, second):
+                    how.server.load_state_dict(first.server.state_dict(), strict=False)
+                    if isinstance(one, Scaled):
+                        how.server[0].reset_parameters()
+            assert same.fingerprint() == first.fingerprint(), number
+            assert second.fingerprint() != first.fingerprint(), number
+    del counted[:]
+    shadows(tmp_path / "kept", train=ServerTraining(server=nn.Sequential(pairs[0][0], nn.Linear(DIM, 5)), epochs=1))
+    with pytest.raises(InvalidParameterError, match="folder must hold shadows of this configuration"):
+        shadows(tmp_path / "kept", train=ServerTraining(server=nn.Sequential(pairs[0][1], nn.Linear(DIM, 5)), epochs=1))
+
+
+def test_values_that_are_drawn_anew_do_not_tell_servers_apart() -> None:
+    with torch.random.fork_rng(devices=[]):
+        one = nn.Sequential(nn.Linear(DIM, 8), nn.BatchNorm1d(8), nn.Dropout(0.1), nn.Linear(8, 5))
+        other = copy.deepcopy(one)
+        other[0].reset_parameters()
+        other(torch.randn(10, DIM))  # moves the running mean
+    first, second = (ServerTraining(server=server).fingerprint() for server in (one, other))
+    assert first == second
+    frozen = copy.deepcopy(one)
+    frozen[0].requires_grad_(False)
+    assert ServerTraining(server=frozen).fingerprint() != first
+
+
 # Refusals -------------------------------------------------------------------------------------------
 
 
@@ -314,11 +510,17 @@ def test_arguments_out_of_range_are_refused() -> None:
         ({"seed": -1}, "train_shadows: seed must be an integer >= 0"),
         ({"batch_size": 0}, "train_shadows: batch_size must be an integer >= 1"),
         ({"vectorised": "always"}, "train_shadows: vectorised must be True or False or 'auto'"),
+        ({"folder": 3}, "train_shadows: folder must be the path of a folder, or None, got folder=3"),
+        ({"folder": __file__}, "train_shadows: folder must be the path of a folder, or None"),
+        ({"tag": 3}, "train_shadows: tag must be text, got tag=3"),
+        ({"progress": "x"}, "train_shadows: progress must be True or False"),
     ):
         with pytest.raises(InvalidParameterError, match=text):
             train_shadows(quick(), x, y, **options)
     with pytest.raises(ShapeError, match="train_shadows: records and labels must be tensors of as many rows"):
         train_shadows(quick(), x, y[:9])
+    with pytest.raises(InvalidParameterError, match="train_shadows: train must be a callable from"):
+        train_shadows(3, x, y)
     constraint = 'vectorised must be False or "auto" for a training without a method many'
     with pytest.raises(InvalidParameterError, match=constraint):
         train_shadows(lambda x, y, seed: quick()(x, y, seed), x, y, vectorised=True)

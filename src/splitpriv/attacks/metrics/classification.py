@@ -301,15 +301,13 @@ def balanced_threshold(
 
 
 def _scores(owner: str, name: str, values: npt.ArrayLike) -> Scores:
-    constraint = "one or more scores in one dimension, no NaN"
     try:
         found = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
-    except (TypeError, ValueError):
-        kind = type(values).__name__
-        raise InvalidParameterError(f"{owner}: {name} must be {constraint}, got no numbers but {kind}.") from None
-    if found.ndim != 1 or not len(found) or bool(np.isnan(found).any()):
         what = f"{int(np.isnan(found).sum())} NaN in shape {found.shape}"
-        raise InvalidParameterError(f"{owner}: {name} must be {constraint}, got {what}.")
+    except (TypeError, ValueError):
+        found, what = np.empty(0), f"no numbers but {type(values).__name__}"
+    if found.ndim != 1 or not len(found) or bool(np.isnan(found).any()):
+        raise InvalidParameterError(f"{owner}: {name} must be one or more scores in one dimension, no NaN, got {what}.")
     return found
 
 
