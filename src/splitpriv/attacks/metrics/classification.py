@@ -89,7 +89,7 @@ def auc(
 
     Example:
         >>> print(auc([3.0, 2.0], [2.0, 1.0]))
-        0.875 [0.0992, 0.999]
+        0.875 [0.102, 1]
     """
     inside, outside = _scores("auc", "members", members), _scores("auc", "non_members", non_members)
     level = level_of("auc", confidence)
