@@ -240,7 +240,7 @@ def test_parameters_out_of_range_are_refused() -> None:
         threshold_at_fpr([1.0, 0.0], fpr=1.0)
     with pytest.raises(InvalidParameterError, match="fpr must be finite and > 0"):
         tpr_at_fpr([1.0], [0.0], fpr=0.0)
-    with pytest.raises(InvalidParameterError, match="confidence must be below 1"):
+    with pytest.raises(InvalidParameterError, match="balanced_accuracy: confidence must be below 1"):
         balanced_accuracy([1.0], [0.0], threshold=0.5, confidence=1.0)
     with pytest.raises(InvalidParameterError, match="auc: confidence must be below 1"):
         auc([1.0], [0.0], confidence=95)

@@ -535,6 +535,13 @@ def test_a_target_shows_how_many_and_not_who() -> None:
     assert known.all_records.shape == (10, 20)
 
 
+def test_what_is_no_target_or_no_pool_is_refused() -> None:
+    with pytest.raises(InvalidParameterError, match="LiRA: target must be a MembershipTarget, got target=3"):
+        LiRA()(3)
+    with pytest.raises(InvalidParameterError, match="RMIA: shadows must be a ShadowPool, or None, got shadows=4"):
+        RMIA()(target(), 4)
+
+
 def test_a_target_that_cannot_be_asked_is_refused() -> None:
     with pytest.raises(InvalidParameterError, match="MembershipTarget: outputs must be a callable, got outputs=3"):
         MembershipTarget(3, *records(4, 0), torch.arange(4) < 2)

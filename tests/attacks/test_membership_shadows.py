@@ -521,6 +521,8 @@ def test_arguments_out_of_range_are_refused() -> None:
         train_shadows(quick(), x, y[:9])
     with pytest.raises(InvalidParameterError, match="train_shadows: train must be a callable from"):
         train_shadows(3, x, y)
+    with pytest.raises(InvalidParameterError, match="train_shadows: outputs must be a callable from records to logits"):
+        train_shadows(lambda x, y, seed: None, x, y)
     constraint = 'vectorised must be False or "auto" for a training without a method many'
     with pytest.raises(InvalidParameterError, match=constraint):
         train_shadows(lambda x, y, seed: quick()(x, y, seed), x, y, vectorised=True)

@@ -51,10 +51,15 @@ class MembershipAttack(Attack):
         """Attack every candidate of the target.
 
         Raises:
-            InvalidParameterError: there are too few shadow models, or they are of other records than the target's.
+            InvalidParameterError: these are no target and no pool, there are too few shadow models, or they are of
+                other records than the target's.
             ShapeError, NonFiniteError: the target's outputs are not finite logits, or labels do not fit them.
         """
         owner = type(self).__name__
+        if not isinstance(target, MembershipTarget):
+            raise InvalidParameterError(check.message(owner, "target", "a MembershipTarget", target))
+        if shadows is not None and not isinstance(shadows, ShadowPool):
+            raise InvalidParameterError(check.message(owner, "shadows", "a ShadowPool, or None", shadows))
         labels, candidates = target.all_labels, len(target.labels)
         self._refuse(shadows, labels)
         place(owner, self.device)

@@ -132,6 +132,9 @@ def query(
     owner: str, outputs: Outputs, records: Tensor, batch_size: int, device: str | torch.device | None = None
 ) -> Tensor:  # shape: (records, classes)
     """Logits of records in batches, float32 on the CPU, checked; of a module in eval mode, and back."""
+    if not callable(outputs):
+        constraint = "a callable from records to logits"
+        raise InvalidParameterError(check.message(owner, "outputs", constraint, outputs))
     modules = [outputs] if isinstance(outputs, nn.Module) else []
     with modes_kept(*modules), torch.no_grad():
         for module in modules:

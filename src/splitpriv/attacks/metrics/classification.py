@@ -124,8 +124,7 @@ def balanced_accuracy(
     """
     hits, draws = _hits("balanced_accuracy", members, non_members, threshold)
     right = (hits[0], draws[1] - hits[1])
-    proportion(right[0], draws[0], confidence=confidence)  # refuses a confidence outside (0, 1)
-    alpha = (1 - confidence) / 4
+    alpha = (1 - level_of("balanced_accuracy", confidence)) / 4
     low = (lower_bound(right[0], draws[0], alpha) + lower_bound(right[1], draws[1], alpha)) / 2
     high = (upper_bound(right[0], draws[0], alpha) + upper_bound(right[1], draws[1], alpha)) / 2
     value = (right[0] / draws[0] + right[1] / draws[1]) / 2
