@@ -61,43 +61,43 @@ def module(owner: str, name: str, value: Any) -> nn.Module:
 def features(
     owner: str,
     value: Any,  # shape: (batch, *feature)
+    name: str = "features",
 ) -> Tensor:
     """Return ``value`` if it is a finite floating-point batch."""
-    found: Tensor = batch(owner, value)
+    found: Tensor = batch(owner, value, name)
     # Both ends are NaN where any element is; one pass, where isfinite(...).all() takes several.
     if found.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(found.detach()))).all()):
-        raise not_finite(owner, found)
+        raise not_finite(owner, found, name)
     return found
 
 
-def not_finite(owner: str, value: Tensor) -> NonFiniteError:
-    """The error for features that hold NaN or infinity."""
-    return NonFiniteError(
-        f"{owner}: features must be finite, got NaN or infinity in shape={tuple(value.shape)}. "
-        "Find the edge layer that produces them; no guarantee covers them."
-    )
+def not_finite(owner: str, value: Tensor, name: str = "features") -> NonFiniteError:
+    """The error for features, or another argument, that hold NaN or infinity."""
+    text = f"{owner}: {name} must be finite, got NaN or infinity in shape={tuple(value.shape)}."
+    fix = " Find the edge layer that produces them; no guarantee covers them." if name == "features" else ""
+    return NonFiniteError(text + fix)
 
 
 def batch(
     owner: str,
     value: Any,  # shape: (batch, *feature)
+    name: str = "features",
 ) -> Tensor:
     """Return ``value`` if it is a floating-point batch; that it is finite remains to be checked."""
     if not isinstance(value, Tensor):
         got = type(value).__name__
-        raise ShapeError(f"{owner}: features must be a torch.Tensor, got {got}. Use torch.as_tensor.")
+        raise ShapeError(f"{owner}: {name} must be a torch.Tensor, got {got}. Use torch.as_tensor.")
     if not value.is_floating_point():
         raise ShapeError(
-            f"{owner}: features must have a floating-point dtype, got dtype={value.dtype}. "
-            "Convert with features.float()."
+            f"{owner}: {name} must have a floating-point dtype, got dtype={value.dtype}. Convert with {name}.float()."
         )
     if value.ndim < 2:
         raise ShapeError(
-            f"{owner}: features must have shape (batch, *feature) with at least one feature dimension, "
+            f"{owner}: {name} must have shape (batch, *feature) with at least one feature dimension, "
             f"got shape={tuple(value.shape)}. A batch of scalars is (batch, 1)."
         )
     if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
-        raise PrivacyError(f"{owner}: features must not be traced by torch.jit or exported: noise would be frozen in.")
+        raise PrivacyError(f"{owner}: {name} must not be traced by torch.jit or exported: noise would be frozen in.")
     return value
 
 

@@ -49,3 +49,10 @@ def test_what_is_not_known_is_refused() -> None:
         CutView(edge=lambda x: x).released(torch.ones(1, 2))
     with pytest.raises(InvalidParameterError, match=r"must be a SplitModel .with edge, cut and server., got Linear"):
         view_of(nn.Linear(2, 2))
+
+
+def test_parts_are_callables_with_names() -> None:
+    with pytest.raises(InvalidParameterError, match="edge must be None or a callable, got edge=3"):
+        CutView(edge=3)  # type: ignore[arg-type]
+    with pytest.raises(InvalidParameterError, match="name must be one of edge, encode"):
+        CutView().need("nope")

@@ -246,7 +246,12 @@ def test_adam_is_that_of_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "attack", [TUNED, dataclasses.replace(LIKELY, prior="gaussian")], ids=lambda one: type(one).__name__
+    "attack",
+    [
+        dataclasses.replace(TUNED, total_variation=0.03),
+        dataclasses.replace(LIKELY, prior="gaussian", weight=1.0, temperature=0.3),
+    ],
+    ids=lambda one: type(one).__name__,
 )
 def test_a_record_is_found_alike_alone_and_among_others(attack: Any) -> None:
     found = []
@@ -477,18 +482,18 @@ def test_flat_inputs() -> None:
     assert value(report["LikelihoodInversion"], "identification") > 0.5
     assert "within" in str(report)
     json.dumps(report.to_dict(), allow_nan=False)
-    assert {attack.input_range for attack in _defaults(public, SHARED)} == {None}
+    assert default_range(public) is None
     pytest.importorskip("matplotlib")
     report.plot(records=2)
 
 
-def _defaults(public: Tensor, shared: dict[str, Any]) -> Any:
-    return sys.modules["splitpriv.attacks.inversion.invert"]._defaults(public, tuple(public.shape[1:]), shared)
+def default_range(public: Tensor) -> Any:
+    return sys.modules["splitpriv.attacks.inversion.invert"]._range(public, tuple(public.shape[1:]))
 
 
 def test_default_ranges_hold_the_public_inputs() -> None:
-    assert {attack.input_range for attack in _defaults(PUBLIC, SHARED)} == {(0.0, 1.0)}
-    low, high = _defaults(4 * PUBLIC - 2, SHARED)[0].input_range
+    assert default_range(PUBLIC) == (0.0, 1.0)
+    low, high = default_range(4 * PUBLIC - 2)
     assert low < float((4 * PUBLIC - 2).min()) < float((4 * PUBLIC - 2).max()) < high
 
 
@@ -631,7 +636,7 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         quick(view, crossed, originals=PRIVATE, public=PUBLIC[..., :5])
     with pytest.raises(ShapeError, match="public_labels must be one per public input"):
         quick(view, crossed, public=PUBLIC, public_labels=LABELS[:3])
-    with pytest.raises(NonFiniteError, match="features must be finite"):
+    with pytest.raises(NonFiniteError, match="public must be finite, got NaN"):
         quick(view, crossed, public=PUBLIC * math.nan)
     with pytest.raises(ShapeError, match=r"candidates must have shape \(others, \*\(1, 12, 12\)\)"):
         quick(view, crossed, originals=PRIVATE, candidates=PRIVATE[..., :4])
@@ -683,3 +688,80 @@ def test_a_report_has_no_attack_that_was_not_run() -> None:
     report = invert(open_view(), PRIVATE[:2], attacks=[QUICK])
     with pytest.raises(KeyError, match="InversionReport: no attack 'DecoderInversion' was run: it was not asked for"):
         report["DecoderInversion"]
+
+
+def test_a_laplace_layer_that_zeroes_is_inverted_like_one_that_clamps() -> None:
+    # The jump at half the sensitivity has no slope: without a temperature the search stays near the mean image.
+    found = {}
+    for outside in ("zero", "clamp"):
+        layer = sp.LaplaceLDP(epsilon=8.0, sensitivity=1.0, outside=outside, generator=1)
+        view = at(layer)
+        few = dataclasses.replace(LIKELY, prior="gaussian")
+        found[outside] = value(few(view, view.released(PRIVATE), public=PUBLIC, originals=PRIVATE), "psnr")
+    assert float((features().abs() >= 0.5).double().mean()) > 0.1  # of the elements lie outside
+    assert found["zero"] > MEAN_IMAGE + 5
+    assert found["zero"] > found["clamp"] - 1.5
+
+
+def test_a_softened_interval_is_the_layer_s_own_as_it_gets_cold() -> None:
+    layer = sp.LaplaceLDP(epsilon=1.0, sensitivity=2.0, generator=1)
+    values = torch.tensor([[-3.0, -0.7, 0.2, 0.99, 1.5]])
+    symbols = layer.encode(values)
+    exact = layer.log_prob(symbols, values)
+    assert torch.allclose(layer.log_prob(symbols, values, temperature=1e-4), exact, atol=1e-5)
+    assert not torch.allclose(layer.log_prob(symbols, values, temperature=0.5), exact, atol=1e-2)
+    with pytest.raises(InvalidParameterError, match="temperature must be finite and > 0"):
+        layer.log_prob(symbols, values, temperature=0.0)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+def test_the_units_of_features_change_nothing(unit: float) -> None:
+    edge = conv_edge()
+    view = CutView(edge=lambda x: unit * edge(x), encode=lambda one: one.detach())
+    attack = dataclasses.replace(QUICK, relative=True)
+    found = attack(view, view.released(PRIVATE), originals=PRIVATE)
+    assert value(found, "psnr") > 35
+    assert bool(found.moved.all())
+
+
+def test_the_posterior_is_that_of_bayes() -> None:
+    public, edge = torch.tensor([[0.9], [0.2], [-0.8]]), nn.Identity()
+    layer = sp.RandomResponseLDP(epsilon=1.0, generator=1)
+    view = CutView(edge=edge, encode=layer.encode, decode=layer.decode, log_prob=layer.log_prob)
+    crossed = [torch.tensor([[1], [0]], dtype=torch.uint8), torch.tensor([[1], [1]], dtype=torch.uint8)]
+    found = PosteriorInversion(input_range=None)(view, crossed, public=public)
+    q = 1 / (1 + math.e)
+    likely = torch.tensor([[(1 - q) ** 2, (1 - q) ** 2, q**2], [q * (1 - q)] * 3])
+    by_hand = likely / likely.sum(1, keepdim=True) @ public
+    assert torch.allclose(found.reconstructions, by_hand, atol=1e-6)
+    assert found.moved.tolist() == [True, False]  # one of each says nothing
+
+
+def test_attacks_run_without_gradients_around_them_and_not_in_inference_mode() -> None:
+    view = noisy_view()
+    crossed = view.released(PRIVATE)
+    with torch.no_grad():
+        for attack in (dataclasses.replace(DECODER, epochs=1), dataclasses.replace(LIKELY, steps=2), QUICK):
+            assert bool(torch.isfinite(attack(view, crossed, public=PUBLIC).reconstructions).all())
+    with torch.inference_mode(), pytest.raises(InvalidParameterError, match=r"outside torch.inference_mode\(\)"):
+        QUICK(view, crossed, public=PUBLIC)
+
+
+def test_symbols_that_do_not_fit_are_refused() -> None:
+    view = noisy_view()
+    crossed = view.released(PRIVATE)
+    for wrong in (crossed[:, :1], crossed[..., :1]):
+        for attack in (QUICK, LIKELY, DECODER):
+            with pytest.raises(ShapeError, match="symbols must have the shape that crosses the cut"):
+                attack(view, wrong, public=PUBLIC)
+    bare = CutView(edge=conv_edge())
+    with pytest.raises(ShapeError, match="symbols must have the shape that crosses the cut"):
+        QUICK(bare, features()[:2, :1], input_shape=(1, 12, 12))
+    with pytest.raises(ShapeError, match="input_shape must be one that the edge takes"):
+        QUICK(bare, features()[:2], input_shape=(3, 12, 12))
+    with pytest.raises(NonFiniteError, match="symbols must be finite"):
+        QUICK(bare, features()[:2] * math.nan, input_shape=(1, 12, 12))
+    with pytest.raises(InvalidParameterError, match="view must be a CutView"):
+        QUICK(conv_edge(), features()[:2], input_shape=(1, 12, 12))  # type: ignore[arg-type]
+    few = dataclasses.replace(DECODER, held_out=0.9, epochs=1)
+    assert len(few(view, crossed, public=PUBLIC[:4]).reconstructions) == len(PRIVATE)

@@ -22,10 +22,11 @@ _SEEDS = 1 << 63
 class Attack:
     """Base of the configurations; an attack is a frozen dataclass whose ``repr`` shows all of it.
 
-    An attack of your own need not inherit from this.
+    An attack of your own need not inherit from this; the front doors run those of this package.
 
     Args:
-        batch_size: records at a time, >= 1; bounds memory, and changes no result beyond rounding.
+        batch_size: records at a time, >= 1; bounds memory, and changes no result beyond rounding (and the noise of an
+            attack's own queries).
         seed: of everything that the attack draws, in [0, 2**63). The same seed gives the same result.
         device: where it runs; None for the device of what it is given.
         progress: show a progress bar.

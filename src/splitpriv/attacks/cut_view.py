@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from splitpriv._errors import InvalidParameterError
 from splitpriv.accounting.pricing import is_defence
 
+_PARTS = ("edge", "encode", "decode", "log_prob", "server", "clean")
+
 
 def _same(features: Tensor) -> Tensor:
     return features
@@ -21,6 +23,9 @@ def _same(features: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class CutView:
     """Everything that an attacker can be given; None for what it is not. Attacks say which parts they use.
+
+    Raises:
+        InvalidParameterError: a part is neither None nor callable.
 
     Args:
         edge: white box: inputs (batch, \\*input) to features (batch, \\*feature), differentiable, in eval mode.
@@ -42,6 +47,12 @@ class CutView:
     clean: Callable[[Tensor], Tensor] | None = _same
     layer: str = "unknown layer"
 
+    def __post_init__(self) -> None:
+        for name in _PARTS:
+            part = getattr(self, name)
+            if part is not None and not callable(part):
+                raise InvalidParameterError(f"CutView: {name} must be None or a callable, got {name}={part!r}.")
+
     def released(self, inputs: Tensor) -> Tensor:
         """Symbols of inputs, as a query would return them: edge, then layer, fresh noise, no gradients."""
         edge, encode = self.need("edge"), self.need("encode")
@@ -52,9 +63,14 @@ class CutView:
     def need(self, name: str) -> Callable[..., Tensor]:
         """The part of that name.
 
+        Args:
+            name: ``"edge"``, ``"encode"``, ``"decode"``, ``"log_prob"``, ``"server"`` or ``"clean"``.
+
         Raises:
-            InvalidParameterError: the attacker does not know it.
+            InvalidParameterError: the attacker does not know it, or there is no part of that name.
         """
+        if name not in _PARTS:
+            raise InvalidParameterError(f"CutView: name must be one of {', '.join(_PARTS)}, got name={name!r}.")
         part: Callable[..., Tensor] | None = getattr(self, name)
         if part is None:
             raise InvalidParameterError(f"CutView: {name} must be known to this attack, got {name}=None.")

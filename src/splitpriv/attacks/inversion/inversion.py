@@ -21,8 +21,8 @@ from splitpriv.attacks.inversion.result import InversionResult, scored
 class Inversion(Attack):
     """Base of the attacks that ask: what was the input?
 
-    Private to this package. A subclass says what it needs to know (:meth:`lacks`) and how it reconstructs
-    (``_reconstruct``).
+    It is named here because results name it; its subclasses are those of this package. Each says what it needs to know
+    (:meth:`lacks`).
 
     Args:
         input_range: smallest and largest value of an input, (low, high); reconstructions stay inside. None: no

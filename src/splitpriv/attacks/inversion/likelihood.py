@@ -44,8 +44,8 @@ class LikelihoodInversion(Inversion):
 
     Args:
         weight: λ >= 0, or ``"public"``: the best of ``weights`` on public inputs.
-        prior: ``"decoder"``, ``"gaussian"`` or ``"smooth"``; ``"public"``: the better of the first two on public inputs.
-            Where there are no queries or fewer than 4 public inputs ``"gaussian"``, without these ``"smooth"``.
+        prior: ``"decoder"``, ``"gaussian"``, ``"smooth"``, or ``"public"``: the better of the first two on public
+            inputs. Where there are no queries or fewer than 4 public inputs ``"gaussian"``, without these ``"smooth"``.
         decoder: the inverse network of ``"decoder"``; None for the default one. Its seed, device, range of
             inputs and batch size, and so its largest minibatch, are those of this attack.
         weights: what ``"public"`` chooses from.

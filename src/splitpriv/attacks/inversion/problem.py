@@ -117,9 +117,16 @@ def problem_of(
 
     Raises:
         InvalidParameterError: nothing was released, or no argument says what shape inputs have.
-        ShapeError: two parts do not have as many records, or public inputs have another shape than inputs.
-        NonFiniteError: public inputs hold NaN or infinity.
+        ShapeError: two parts do not have as many records, public inputs have another shape than inputs, or symbols
+            another one than what crosses the cut.
+        NonFiniteError: public inputs or symbols hold NaN or infinity.
     """
+    if torch.is_inference_mode_enabled():
+        fix = "torch.no_grad() is fine: they turn gradients on where they need them."
+        raise InvalidParameterError(f"{owner}: attacks must run outside torch.inference_mode(), got it enabled. {fix}")
+    if not isinstance(view, CutView):
+        fix = "attacks.view_of(model) makes one."
+        raise InvalidParameterError(check.message(owner, "view", "a CutView", type(view).__name__, fix))
     releases = (symbols,) if isinstance(symbols, Tensor) else tuple(symbols)
     if not releases or not all(isinstance(one, Tensor) and one.ndim >= 1 and len(one) for one in releases):
         fix = "A tensor is one release; a list of k tensors is k releases of the same records."
@@ -137,11 +144,34 @@ def problem_of(
         public = _public(owner, public, shape, public_labels)
     centre, scale = _normal(public, shape, input_range)
     moved = tuple(one.to(where) for one in releases)
+    for one in moved:
+        if one.is_floating_point() and not bool(torch.isfinite(one).all()):
+            raise check.not_finite(owner, one, "symbols")
+    _refuse_misfits(owner, view, moved[0], centre.to(where).expand(1, *shape))
     return Problem(view, moved, shape, public, public_labels, centre.to(where), scale.to(where))
 
 
+def _refuse_misfits(owner: str, view: CutView, symbols: Tensor, inputs: Tensor) -> None:
+    """One query: symbols of another shape than the edge and the layer make would be broadcast, and fit nothing."""
+    if view.edge is None:
+        return
+    with torch.no_grad():
+        try:
+            features = view.edge(inputs)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            text = f"{owner}: input_shape must be one that the edge takes, got {tuple(inputs.shape[1:])}: {error}"
+            raise ShapeError(text) from error
+        made = features if view.encode is None else view.encode(features)
+        if view.encode is None:  # white box without queries: what is decoded is compared with features
+            symbols = symbols[:1] if view.decode is None else view.decode(symbols[:1])
+            made = features if view.clean is None else view.clean(features)
+    if made.shape[1:] != symbols.shape[1:]:
+        got, wanted = tuple(symbols.shape[1:]), tuple(made.shape[1:])
+        raise ShapeError(f"{owner}: symbols must have the shape that crosses the cut, {wanted} a record, got {got}.")
+
+
 def _public(owner: str, public: Tensor, shape: tuple[int, ...], labels: Tensor | None) -> Tensor:
-    found = check.features(owner, public).detach()
+    found = check.features(owner, public, "public").detach()
     if tuple(found.shape[1:]) != shape or not len(found):
         raise ShapeError(f"{owner}: public must have shape (records, *{shape}), got shape={tuple(found.shape)}.")
     if labels is not None and len(labels) != len(found):

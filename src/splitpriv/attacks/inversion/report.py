@@ -71,7 +71,7 @@ class InversionReport:
         return found
 
     def __getitem__(self, name: str) -> InversionResult:
-        """The result of the attack of that name; the first where there are several.
+        """The result of the attack of that name; a second one of its kind has ``" #2"`` behind it.
 
         Raises:
             KeyError: no attack of that name was run.
@@ -112,7 +112,8 @@ class InversionReport:
 
     def __str__(self) -> str:
         count, times = len(self.baseline.reconstructions), "once" if self.releases == 1 else f"{self.releases} times"
-        shown = [name for name in COLUMNS if name in self.baseline.summary]
+        summary = self.baseline.summary
+        shown = [name for name in COLUMNS if name in summary and summary[name].count]
         layer = self.layer if len(self.layer) <= 120 else self.layer[:117] + "..."
         lines = [f"{count} records released {times} through {layer}"]
         lines.append(f"{'attacker':<26}" + "".join(f"{name:<26}" for name in shown))
@@ -122,6 +123,8 @@ class InversionReport:
         lines.append(f"{'best of each record':<26}" + _cells(self.best, shown))
         chance = self.baseline.chance or 1.0
         lines.append(f"identification by chance: {chance:.3g}, of the best: at most {self.chance:.3g}")
+        if "ssim" in summary and "ssim" not in shown:
+            lines.append("SSIM is undefined here: it needs images of 11 x 11 pixels or more")
         lines += [f"not run: {name}: {reason}" for name, reason in self.skipped.items()]
         return "\n".join(lines)
 

@@ -33,9 +33,10 @@ class InversionResult:
         ssim: (batch,), NaN where it is undefined: images below 11 x 11, and inputs that are no images.
         mse: (batch,).
         rank: (batch,): how many of the candidates are nearer to the reconstruction than the original.
-        candidates: N, the originals included.
+        candidates: N, the originals included (each counted once).
         errors: (batch, columns), absolute, for flat inputs only.
         within: (batch, columns), whether that is within the tolerance; None where there is none.
+        number: 2 for the second attack of its kind in a report, and so on.
         summary: means over records of ``"psnr"``, ``"ssim"`` and ``"mse"``, the rate of ``"identification"`` (rank
             0), for flat inputs ``"error"`` and ``"within"``; with intervals over records.
     """
@@ -52,11 +53,13 @@ class InversionResult:
     errors: Tensor | None = None
     within: Tensor | None = None
     summary: dict[str, Estimate] = field(default_factory=dict)
+    number: int = 1
 
     @property
     def name(self) -> str:
-        """Of the attack."""
-        return "nothing (the mean input)" if self.attack is None else type(self.attack).__name__
+        """Of the attack; with a number from the second one of its kind in a report on."""
+        kind = "nothing (the mean input)" if self.attack is None else type(self.attack).__name__
+        return kind if self.number == 1 else f"{kind} #{self.number}"
 
     @property
     def chance(self) -> float | None:
@@ -115,7 +118,7 @@ class InversionResult:
             lines.append("no record moved: the attack failed, and shows nothing")
         elif not bool(self.moved.all()):
             lines.append(f"{int((~self.moved).sum())} records did not move")
-        lines += [f"{name:<16}{estimate}" for name, estimate in self.summary.items()]
+        lines += [f"{name:<16}{estimate}" for name, estimate in self.summary.items() if estimate.count]
         return "\n".join(lines + ([] if self.chance is None else [f"{'chance':<16}{self.chance:.3g}"]))
 
 
@@ -138,7 +141,7 @@ def scored(
     """
     if originals is None:
         return InversionResult(attack, found, moved)
-    truth = check.features("attacks", originals).detach().to(found.device)
+    truth = check.features("attacks", originals, "originals").detach().to(found.device)
     psnr = metrics.psnr(found, truth, data_range=data_range)
     defined = metrics.ssim_defined(found.shape[1:])
     ssim = metrics.ssim(found, truth, data_range=data_range) if defined else torch.full_like(psnr, math.nan)
@@ -157,11 +160,13 @@ def scored(
 
 
 def _others(candidates: Tensor, truth: Tensor) -> Tensor:
-    others = check.features("attacks", candidates).detach().to(truth)
+    """Candidates that are no originals: an original among them would tie with itself."""
+    others = check.features("attacks", candidates, "candidates").detach().to(truth)
     if others.shape[1:] != truth.shape[1:]:
         got = tuple(others.shape)
         raise ShapeError(f"attacks: candidates must have shape (others, *{tuple(truth.shape[1:])}), got shape={got}.")
-    return others
+    known = {row.numpy().tobytes() for row in truth.cpu()}
+    return others[torch.tensor([row.numpy().tobytes() not in known for row in others.cpu()], dtype=torch.bool)]
 
 
 def _within(errors: Tensor | None, tolerance: float | Tensor) -> Tensor:  # shape: (batch, columns), bool

@@ -35,8 +35,10 @@ def identification_rank(
         ShapeError: shapes do not fit, or an index is outside the candidates.
         NonFiniteError: NaN or infinity.
     """
-    found = check.features("identification_rank", reconstructed).detach().flatten(1).double()
-    known = check.features("identification_rank", candidates).detach().flatten(1).double().to(found.device)
+    found = check.features("identification_rank", reconstructed, "reconstructed").detach().flatten(1).double()
+    known = (
+        check.features("identification_rank", candidates, "candidates").detach().flatten(1).double().to(found.device)
+    )
     index = torch.arange(len(found), device=found.device) if truth is None else truth.to(found.device).long()
     if found.shape[1] != known.shape[1] or index.shape != (len(found),):
         raise ShapeError(
