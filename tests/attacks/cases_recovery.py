@@ -35,6 +35,11 @@ def digits() -> Digits:
     return Digits(images[:300] - mean, images[300:700] - mean, mean)
 
 
+def pictures(rows: Tensor) -> Tensor:  # shape: (records, 1, 8, 8)
+    """The scans as images, of which one is told from others by correlation."""
+    return rows.reshape(-1, 1, 8, 8)
+
+
 def drawn(entries: str, elements: int, seed: int = 0) -> Tensor:  # shape: (elements,), float32
     """A vector with uniform entries of the alphabet."""
     letters = alphabet(entries)

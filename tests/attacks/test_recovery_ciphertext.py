@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from cases_recovery import cut_off, digits, drawn, normal
-from scipy import stats
+from cases_recovery import cut_off, digits, drawn, normal, pictures
+from scipy import optimize, stats
 
-from splitpriv import InvalidParameterError, ShapeError
-from splitpriv.attacks.recovery import CiphertextOnlyMask
+from splitpriv import InvalidParameterError, NonFiniteError, ShapeError
+from splitpriv.attacks.recovery import CiphertextOnlyMask, RecoveryPoint
 from splitpriv.attacks.recovery.alphabet import alphabet, snap
 from splitpriv.attacks.recovery.arithmetic import grid_fit, on_grid, rounding
+from splitpriv.attacks.recovery.isotonic import Isotonic
 from splitpriv.attacks.recovery.marginals import Marginals
 from splitpriv.attacks.recovery.pairwise import Pairwise
+from splitpriv.attacks.recovery.rehearsal import trust
 
 FAILURE = 1e-6  # of each binomial interval; seeds are fixed
 
@@ -24,7 +27,7 @@ def test_signs_of_real_records_are_recovered(threshold: float | None) -> None:
     data, v = digits(), drawn("sign", 64, seed=1)
     s = data.private * v if threshold is None else cut_off(data.private * v, threshold)
     attack = CiphertextOnlyMask(records=(4, 100), threshold=threshold)
-    found = attack(s, data.private, data.public, vector=v)
+    found = attack(*map(pictures, (s, data.private, data.public)), vector=v)
     assert found.at(4).recovered.value > 0.7
     assert found.at(100).recovered.low > 0.8  # guessing: 0.5
     assert found.at(100).recovered.value > 0.9
@@ -93,6 +96,62 @@ def test_correlated_symmetric_elements_are_known_up_to_one_sign() -> None:
     assert max(right, 1 - right) > 0.95
 
 
+def few_correlated(seed: int, mean: float, count: int) -> RecoveryPoint:
+    """Six elements that follow two factors: all their signs are right together, or wrong together."""
+    noise = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(2, 6, generator=noise)
+    x, public = (
+        torch.randn(n, 2, generator=noise) @ mixing + 0.3 * torch.randn(n, 6, generator=noise) + mean for n in (60, 200)
+    )
+    v = torch.where(torch.rand(6, generator=noise) < 0.5, -1.0, 1.0)
+    return CiphertextOnlyMask(records=(count,))(x * v, x, public, vector=v).last
+
+
+@pytest.mark.parametrize("count", [4, 16])
+def test_signs_that_nothing_tells_do_no_harm(count: int) -> None:
+    # A wrong sign costs four times what no answer does. That of all together cannot be known here: taken for certain
+    # it is wrong in half of the cases, in which the error is that of guessing times about four.
+    points = [few_correlated(seed, 0.0, count) for seed in range(12)]
+    assert sum(point.relative.value for point in points) / len(points) < 1.1
+    assert sum(point.relative.value > 2.5 for point in points) == 0
+    assert all(point.claimed == 1 for point in points)
+
+
+def test_signs_that_records_tell_are_used_in_full() -> None:
+    points = [few_correlated(seed, 0.3, 60) for seed in range(6)]
+    assert [point.recovered.value for point in points] == [1] * 6
+    assert max(point.relative.value for point in points) < 0.05
+
+
+def test_rehearsals_say_how_often_a_sign_of_that_margin_is_right() -> None:
+    letters, public = torch.tensor([1.0, -1.0]).double(), normal(40, 50).double() + 3
+
+    def search(seen: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        signs = seen.mean(0).sign()  # always right of these records; where the margin is 0, a coin
+        tossed = torch.arange(50) % 2 == 0
+        coins = torch.where(normal(50, seed=int(seen.abs().sum() * 1e6) % 2**31) > 0, 1.0, -1.0).double()
+        return torch.where(tossed, coins, signs), (~tossed).double()
+
+    def release(records: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+        assert records.shape == (8, 50)
+        return records * vector
+
+    trusted = trust(search, release, public, letters, count=8, seed=0)
+    certainty = trusted(torch.tensor([0.0, 1.0, 7.0]).double())
+    assert certainty[1:].tolist() == [1, 1]
+    assert 0 <= float(certainty[0]) < 0.15  # 1,600 coins: a mean above 0.15 has probability 1e-9
+
+
+def test_isotonic_regression_is_that_of_scipy() -> None:
+    x, y, weight = normal(60).double(), normal(60, seed=1).double(), normal(60, seed=2).double().exp()
+    y = y + x
+    order = x.argsort()
+    expected = optimize.isotonic_regression(y[order].numpy(), weights=weight[order].numpy()).x
+    assert np.allclose(Isotonic(x, y, weight)(x[order]), expected)
+    tied = Isotonic([0.0, 0.0, 1.0], [0.0, 3.0, 2.0], np.array([2.0, 1.0, 1.0]))
+    assert tied([-9.0, 0.0, 0.5, 1.0, 9.0]).tolist() == [1, 1, 1.5, 2, 2]
+
+
 def test_more_elements_than_a_table_of_pairs_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("splitpriv.attacks.recovery.ciphertext_only.WIDEST", 63)
     data, v = digits(), drawn("sign", 64, seed=1)
@@ -153,7 +212,7 @@ def test_the_search_ends_where_no_single_change_helps() -> None:
     letters = torch.stack([torch.ones(12), -torch.ones(12)], 1).double()
     pairs = Pairwise(public, x, letters, None)
     unary = normal(12, seed=3).double()
-    choice = pairs.ascend(unary)
+    choice, margin = pairs.ascend(unary)
 
     def total(of: torch.Tensor) -> float:
         rows = torch.arange(12)
@@ -164,6 +223,8 @@ def test_the_search_ends_where_no_single_change_helps() -> None:
         other = choice.clone()
         other[i] = 1 - other[i]
         assert total(other) >= total(choice) - 1e-4
+        expected = min(total(other), max(total(choice), total(1 - choice))) - total(choice)
+        assert float(margin[i]) == pytest.approx(expected, abs=1e-4)
     assert total(choice) <= min(total((unary > 0).long()), total(torch.zeros(12).long() + (unary.sum() > 0)))
 
 
@@ -176,12 +237,16 @@ def test_what_does_not_fit_is_refused() -> None:
         CiphertextOnlyMask(records=(4, 8))(x, x, public)
     with pytest.raises(InvalidParameterError, match="public must be two records or more"):
         CiphertextOnlyMask(records=(4,))(x, x, public[:1])
-    with pytest.raises(ShapeError, match="must have as many elements as each other"):
+    with pytest.raises(ShapeError, match="released, originals and public must have as many elements as each other"):
         CiphertextOnlyMask(records=(4,))(x, x, public[:, :2])
     with pytest.raises(InvalidParameterError, match="offset must be None without a step"):
         CiphertextOnlyMask(records=(4,))(x, x, public, offset=torch.zeros(4))
-    with pytest.raises(ShapeError, match="must have as many elements as each other"):
+    with pytest.raises(ShapeError, match=r"offset must have the 4 elements of a record, got shape=\(3,\)"):
         CiphertextOnlyMask(records=(4,), step=1.0)(x, x, public, offset=torch.zeros(3))
+    with pytest.raises(ShapeError, match=r"offset must be a torch\.Tensor, got list"):
+        CiphertextOnlyMask(records=(4,), step=1.0)(x, x, public, offset=[0.0] * 4)  # type: ignore[arg-type]
+    with pytest.raises(NonFiniteError, match="originals must be finite"):
+        CiphertextOnlyMask(records=(4,))(x, x * math.nan, public)
 
 
 def test_parameters_are_checked() -> None:

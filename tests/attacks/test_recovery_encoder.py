@@ -158,17 +158,19 @@ def test_what_does_not_fit_is_refused() -> None:
         attack(z, x, x, **leak(x, z[:1]))
     with pytest.raises(ShapeError, match="released and originals must hold one row"):
         attack(z[:2], x, x, **leak(x, z))
-    with pytest.raises(ShapeError, match="a surrogate's codes and public must hold one row"):
+    with pytest.raises(ShapeError, match=r"surrogates\[0\] and public must hold one row"):
         attack(z, x, x, surrogates=[z[:2]], **leak(x, z))
-    with pytest.raises(ShapeError, match="all codes must have the 3 elements of the released ones, got 2"):
+    with pytest.raises(
+        ShapeError, match="known_released must have codes of the 3 elements of the released ones, got 2"
+    ):
         attack(z, x, x, **leak(x, z[:, :2]))
-    with pytest.raises(ShapeError, match="all codes must have the 3 elements"):
+    with pytest.raises(ShapeError, match=r"surrogates\[0\] must have codes of the 3 elements"):
         attack(z, x, x, surrogates=[z[:, :2]], **leak(x, z))
-    with pytest.raises(ShapeError, match="must have as many elements as each other"):
+    with pytest.raises(ShapeError, match="originals and public must have as many elements as each other"):
         attack(z, x, x[:, :2], **leak(x, z))
     with pytest.raises(InvalidParameterError, match="public must be two records or more"):
         attack(z, x, x[:1], **leak(x, z))
-    with pytest.raises(NonFiniteError, match="features must be finite"):
+    with pytest.raises(NonFiniteError, match="released must be finite"):
         attack(z * math.inf, x, x, **leak(x, z))
 
 

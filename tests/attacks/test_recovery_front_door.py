@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from cases_recovery import digits, normal
 from torch import nn
 
 import splitpriv as sp
-from splitpriv import InvalidParameterError
+from splitpriv import InvalidParameterError, NonFiniteError, ShapeError
 from splitpriv.attacks.recovery import RecoveryReport, recover_mask
 
 NONCE = b"sixteen bytes at least"
@@ -47,12 +48,18 @@ def test_a_mask_falls_to_one_pair(entries: str) -> None:
     assert report["KnownPlaintextMask"].attack.entries == entries
     assert report["CiphertextOnlyMask"].last.identified.value > 0.95
     assert [point.count for point in report["CiphertextOnlyMask"].points] == [4, 16, 64, 72]
+    assert report.skipped == {}
     assert report.best is report["KnownPlaintextMask"]
 
 
 def test_without_public_records_pairs_alone() -> None:
     report = recover_mask(model(sp.RandomVectorMask(NONCE)), small()[0], pairs=(1,))
     assert [type(result.attack).__name__ for result in report.results] == ["KnownPlaintextMask"]
+    assert report.skipped == {"CiphertextOnlyMask": "it needs public records"}
+    assert str(report).endswith("not run: CiphertextOnlyMask: it needs public records")
+    assert report.to_dict()["skipped"] == report.skipped
+    with pytest.raises(KeyError, match="CiphertextOnlyMask did not run on this cut: it needs public records; these"):
+        report["CiphertextOnlyMask"]
 
 
 def test_a_relu_sanitizer() -> None:
@@ -134,8 +141,95 @@ def test_arguments_are_checked() -> None:
         InvalidParameterError, match="recover_mask: released must be a tuple of ascending integers >= 2"
     ):
         recover_mask(masked, records, public=public, released=(1,))
-    with pytest.raises(InvalidParameterError, match="CiphertextOnlyMask: records must be at most the 64 records given"):
+    with pytest.raises(InvalidParameterError, match="recover_mask: released must be at most the 64 records given"):
         recover_mask(masked, records, public=public, released=(65,))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be an integer >= 1, got batch_size=0"),
+        ({"seed": -1}, "seed must be an integer in "),
+        ({"seed": 1.5}, "seed must be an integer in .*, got seed=1.5"),
+        ({"progress": "yes"}, "progress must be True or False, got progress='yes'"),
+        ({"device": "gpu"}, "device must be a device that torch knows, or None, got device='gpu'"),
+        ({"confidence": 95}, "confidence must be below 1, got confidence=95"),
+        ({"step": -1.0}, "step must be finite and > 0, got step=-1.0"),
+        ({"pairs": 3}, "recover_mask: pairs must be a tuple of ascending integers >= 1, got pairs=3"),
+        ({"pairs": "12"}, "recover_mask: pairs must be a tuple of ascending integers >= 1"),
+        ({"surrogates": 3}, "recover_mask: surrogates must be callables from features at the cut to codes, got"),
+        ({"surrogates": [3]}, "recover_mask: surrogates must be callables from features at the cut to codes, got"),
+        ({"surrogates": [nn.Flatten()]}, r"recover_mask: surrogates must be \(\) where the cut is a mask, got"),
+        ({"offset": torch.zeros(64)}, "recover_mask: offset must be None without a step"),
+    ],
+    ids=lambda value: "" if isinstance(value, dict) else value,
+)
+def test_options_are_refused_by_name_before_anything_runs(options: dict[str, Any], message: str) -> None:
+    records, public = small()
+    refusing = sp.SplitModel(Refusing(), nn.Linear(64, 2), cut=sp.RandomVectorMask(NONCE))
+    with pytest.raises(InvalidParameterError, match=message):
+        recover_mask(refusing, records, public=public, **options)
+
+
+class Refusing(nn.Module):
+    """An edge that must not be reached."""
+
+    def forward(self, _: torch.Tensor) -> torch.Tensor:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("name", ["records", "public"])
+def test_records_are_refused_by_name(name: str) -> None:
+    masked, (records, public) = model(sp.RandomVectorMask(NONCE)), small()
+    given: dict[str, Any] = {"records": records, "public": public}
+    with pytest.raises(ShapeError, match=f"recover_mask: {name} must be a torch.Tensor, got ndarray"):
+        recover_mask(masked, **{**given, name: given[name].numpy()})
+    with pytest.raises(ShapeError, match=f"recover_mask: {name} must have shape"):
+        recover_mask(masked, **{**given, name: torch.ones(90)})
+    with pytest.raises(NonFiniteError, match=f"recover_mask: {name} must be finite"):
+        recover_mask(masked, **{**given, name: given[name] * math.nan})
+
+
+def test_shapes_are_refused_by_name() -> None:
+    masked, (records, public) = model(sp.RandomVectorMask(NONCE)), small()
+    with pytest.raises(ShapeError, match=r"recover_mask: records must be a torch\.Tensor, got NoneType"):
+        recover_mask(masked, None)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match=r"public must have records of the shape \(64,\) that the private ones have"):
+        recover_mask(masked, records, public=public[:, :9])
+    with pytest.raises(InvalidParameterError, match="public must be two records or more"):
+        recover_mask(masked, records, public=public[:1])
+    with pytest.raises(ShapeError, match=r"offset must have the 64 elements of a record, got shape=\(3,\)"):
+        recover_mask(masked, records, public=public, step=0.1, offset=torch.zeros(3))
+
+
+def test_features_that_are_not_finite_are_the_edges() -> None:
+    broken = sp.SplitModel(nn.Threshold(0.0, math.inf), nn.Linear(64, 2), cut=sp.RandomVectorMask(NONCE))
+    with pytest.raises(NonFiniteError, match=r"recover_mask: features must be finite.*Find the edge layer"):
+        recover_mask(broken, small()[0])
+
+
+@pytest.mark.parametrize("name", ["released", "step", "offset"])
+def test_what_would_be_ignored_is_refused(name: str) -> None:
+    records, public = small()
+    value = {"released": (4,), "step": 0.1, "offset": torch.zeros(64)}[name]
+    with pytest.raises(InvalidParameterError, match=f"{name} must be None without public records"):
+        recover_mask(model(sp.RandomVectorMask(NONCE)), records, **{name: value})
+    encoder = model(sp.LocalPretrainedEncoder((64,), 16, nonce=NONCE, channels=32))
+    with pytest.raises(InvalidParameterError, match=f"{name} must be None where the cut is an encoder"):
+        recover_mask(encoder, records, public=public, **{name: value})
+
+
+@pytest.mark.parametrize("pairs", [[1, 2], range(1, 3), np.array([1, 2]), (count for count in (1, 2))])
+def test_any_sequence_of_counts_will_do(pairs: Any) -> None:
+    records, public = small()
+    report = recover_mask(model(sp.RandomVectorMask(NONCE)), records, public=public, pairs=pairs, released=[4, 8])
+    assert [[point.count for point in result.points] for result in report.results] == [[1, 2], [4, 8]]
+
+
+def test_an_edge_may_read_integers() -> None:
+    words = torch.randint(0, 50, (30, 4), generator=torch.Generator().manual_seed(0))
+    reader = sp.SplitModel(nn.Embedding(50, 3), nn.Flatten(), cut=sp.RandomVectorMask(NONCE))
+    assert recover_mask(reader, words, pairs=(1,)).best.last.exact.value == 1
 
 
 # Results ----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases_recovery import cut_off, digits, drawn, normal
+from cases_recovery import cut_off, digits, drawn, normal, pictures
 from scipy import special, stats
 
 from splitpriv import InvalidParameterError, NonFiniteError, RandomVectorMask, ReluSanitizer, ShapeError
@@ -65,6 +65,28 @@ def test_elements_that_no_record_uses_do_not_count() -> None:
     x[:, :10] = 0
     point = KnownPlaintextMask(pairs=(1,))(x[:1], x[:1] * v, x[1:] * v, x[1:], vector=v).last
     assert (point.recovered.value, point.recovered.count, point.exact.value) == (1, 30, 1)
+
+
+@pytest.mark.parametrize("entries", ["sign", "dyadic", None])
+def test_what_is_small_beside_other_elements_is_recovered_too(entries: str | None) -> None:
+    # A ratio is as exact for small floats as for large ones: down to the smallest normal one.
+    scales = torch.tensor([1e6, 1.0, 1e-2, 1e-12, 1e-37]).repeat(8)
+    x, v = (normal(30, 40).abs() + 0.1) * scales, drawn(entries or "sign", 40)
+    found = KnownPlaintextMask(pairs=(1,), entries=entries)(x[:1], x[:1] * v, x[1:] * v, x[1:], vector=v)
+    assert (found.last.recovered.value, found.last.exact.value) == (1, 1)
+
+
+def test_what_is_too_small_for_a_normal_float_is_not_claimed() -> None:
+    x, v = torch.tensor([[1.0, 1e-41]]).repeat(3, 1), torch.tensor([1.5, 1.5])
+    found = KnownPlaintextMask(pairs=(1,), entries=None)(x[:1], x[:1] * v, x[1:] * v, x[1:], vector=v)
+    assert (found.last.recovered.value, found.last.claimed) == (0.5, 0.5)
+
+
+def test_exact_is_judged_by_the_element_itself() -> None:
+    x = normal(20, 2).double() * torch.tensor([1e6, 1e-2])
+    scorer = Scorer(x, torch.zeros_like(x), None, confidence=0.95, seed=0)
+    assert scorer.point(1, x * torch.tensor([1.0, 1.1])).exact.value == 0.5  # the large ones do not hide the small
+    assert scorer.point(1, x * (1 + 1e-7)).exact.value == 1
 
 
 def test_a_pair_that_does_not_belong_is_outvoted() -> None:
@@ -150,8 +172,8 @@ def test_what_survives_is_exact_and_public_data_tell_of_the_rest(entries: str) -
     layer = ReluSanitizer(NONCE, entries=entries)
     s, v = layer(data.private), layer.mask(torch.ones(1, 64))[0]
     attack = KnownPlaintextRelu(pairs=(1, 16), entries=entries)
-    leak = (data.private[:16], s[:16], s[16:], data.private[16:])
-    with_public, without = attack(*leak, public=data.public, vector=v), attack(*leak, vector=v)
+    leak = tuple(map(pictures, (data.private[:16], s[:16], s[16:], data.private[16:])))
+    with_public, without = attack(*leak, public=pictures(data.public), vector=v), attack(*leak, vector=v)
     survived = float((s[16:] != 0).double().mean())
     known = with_public.last.recovered.value
     assert known * survived <= with_public.last.exact.value <= survived + 0.1  # some pixels never vary: free
@@ -191,7 +213,7 @@ def test_truncated_means_are_those_of_scipy() -> None:
 
 def test_planted_faults_in_a_guess_are_noticed() -> None:
     x, v = normal(20, 8).double(), drawn("sign", 8).double()
-    scorer = Scorer(x, torch.zeros_like(x), v, confidence=0.95, seed=0)
+    scorer = Scorer(x, torch.zeros_like(x), v, confidence=0.95, seed=0, shape=(1, 2, 4))
     everything = torch.ones(8, dtype=torch.bool)
     right = scorer.point(1, x, exactly(v, everything))
     wrong = scorer.point(1, -x, exactly(-v, everything))
@@ -201,8 +223,21 @@ def test_planted_faults_in_a_guess_are_noticed() -> None:
     assert (wrong.relative.value, wrong.identified.value) == (4, 0)
     assert (silent.recovered.value, silent.claimed, silent.relative.value) == (0, 0, 1)
     assert silent.identified.value == 0
-    lucky = VectorGuess(v, 1 / v, ~everything)  # right, but not claimed
+    lucky = VectorGuess(v, 1 / v, ~everything, torch.ones(8))  # right, but not claimed
     assert scorer.point(1, x, lucky).recovered.value == 0
+
+
+def test_a_sign_that_is_not_certain_counts_by_as_much() -> None:
+    public = Background(torch.tensor([[1.0], [3.0]]).double())
+    one, half = torch.ones(1).double(), torch.full((1,), 0.5).double()
+    guess = VectorGuess(one, one, one > 0, half)
+    seen = torch.tensor([[6.0], [0.0]]).double()
+    assert complete(guess, seen, None, public).flatten().tolist() == [4, 0]  # between it and the mean, 2
+    assert complete(guess.likeliest, seen, None, public).flatten().tolist() == [6, 0]
+    # Zeroed: v x <= 0 says that x is negative if the sign is right, nothing if it is not known.
+    sure = VectorGuess(one, one, one > 0, one)
+    low = float(complete(sure, seen, 0.0, public)[1])
+    assert float(complete(guess, seen, 0.0, public)[1]) == pytest.approx((low + 2) / 2, abs=1e-6)
 
 
 def test_a_magnitude_that_is_not_known_is_guessed_by_its_mean() -> None:
@@ -215,8 +250,8 @@ def test_a_magnitude_that_is_not_known_is_guessed_by_its_mean() -> None:
 
 
 def test_without_a_sign_a_masked_element_is_missing() -> None:
-    guess = VectorGuess(torch.zeros(2), torch.tensor([0.0, 1.0]), torch.tensor([False, True]))
-    guess = VectorGuess(torch.tensor([0.0, 1.0]).double(), guess.inverse.double(), guess.claimed)
+    known = torch.tensor([0.0, 1.0]).double()
+    guess = VectorGuess(known, known, known > 0, known)
     public = torch.tensor([[1.0, 0.0], [3.0, 0.0]]).double()
     seen = torch.tensor([[5.0, 2.0], [0.0, 2.0]]).double()
     found = complete(guess, seen, None, Background(public))
@@ -236,15 +271,17 @@ def test_what_does_not_fit_is_refused(attack: type) -> None:
         attack(pairs=(1,))(x[:2], x[:1], x, x)
     with pytest.raises(ShapeError, match="released and originals must hold one row for each of the same records"):
         attack(pairs=(1,))(x[:1], x[:1], x, x[:2])
-    with pytest.raises(ShapeError, match="must have as many elements as each other, got 4, 4, 3, 4 elements"):
+    with pytest.raises(
+        ShapeError, match="released and originals must have as many elements as each other, got 4, 4, 3, 4"
+    ):
         attack(pairs=(1,))(x, x, x[:, :3], x)
-    with pytest.raises(ShapeError, match="must have as many elements as each other"):
+    with pytest.raises(ShapeError, match="originals and public must have as many elements as each other"):
         attack(pairs=(1,))(x, x, x, x, public=x[:, :3])
     with pytest.raises(InvalidParameterError, match="public must be two records or more"):
         attack(pairs=(1,))(x, x, x, x, public=x[:1])
     with pytest.raises(ShapeError, match=r"vector must have the 4 elements of a record, got shape=\(3,\)"):
         attack(pairs=(1,))(x, x, x, x, vector=torch.ones(3))
-    with pytest.raises(NonFiniteError, match="features must be finite"):
+    with pytest.raises(NonFiniteError, match="released must be finite"):
         attack(pairs=(1,))(x, x, x * math.nan, x)
 
 

@@ -63,7 +63,7 @@ def complete(
     A released element is divided by its entry of the vector; one whose sign is unknown, or that the threshold
     zeroed, is missing. Missing elements get their mean given the record's other elements under a Gaussian with public
     moments, and where the sign of v is known, given also that :math:`v x \le \text{threshold}`; without public
-    data they stay 0.
+    data they stay 0. What rests on a sign that is not certain is moved toward what would be said without it.
 
     Args:
         guess: what is known of the vector.
@@ -73,18 +73,19 @@ def complete(
 
     Source: for the mean of a truncated Gaussian Johnson, Kotz, Balakrishnan 1994, section 10.1.
     """
-    vector = torch.where(guess.claimed, guess.vector, torch.ones_like(guess.vector))
-    found = torch.where(guess.claimed, released / vector, released * guess.inverse)
+    found = released * guess.inverse
     unknown = guess.side == 0
     missing = (released != 0) & unknown if threshold is None else (released == 0) | unknown
     if not background.known:
         return found
+    found = torch.where(released == 0, found, torch.lerp(background.guess(found), found, guess.certainty))
     for row, gaps, seen in zip(found, missing, released, strict=True):
         if bool(gaps.any()):
             mean, variance = background.moments(row, gaps)
             if threshold is not None:
                 sides = torch.where(seen[gaps] == 0, guess.side[gaps], torch.zeros_like(mean))
-                mean = truncated_mean(mean, variance, sides, threshold * guess.inverse[gaps].abs())
+                cut = truncated_mean(mean, variance, sides, threshold * guess.inverse[gaps].abs())
+                mean = torch.lerp(mean, cut, guess.certainty[gaps])
             row[gaps] = mean
     return found
 

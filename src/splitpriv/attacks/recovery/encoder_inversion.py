@@ -95,14 +95,17 @@ class EncoderInversion(Attack):
             InvalidParameterError: there are fewer pairs than ``pairs`` asks for, or fewer than two public records.
         """
         owner = "EncoderInversion"
-        codes, truth = (flat(owner, t).to(self._on(released)) for t in (released, originals))
+        codes = flat(owner, "released", released).to(self._on(released))
+        truth = flat(owner, "originals", originals).to(codes.device)
         seen = public_records(owner, public).to(codes.device)
-        same_elements(owner, truth, seen)
+        same_elements(owner, originals=truth, public=seen)
         same_records(owner, codes, truth, what="released and originals")
         leaked, leaked_codes = self._leaked(known, known_released, seen, codes)
         own = self._surrogates(surrogates, seen, codes)
         mean = seen.mean(0)
-        scorer = Scorer(truth, mean.expand_as(truth), None, confidence=self.confidence, seed=self.seed)
+        scorer = Scorer(
+            truth, mean.expand_as(truth), None, confidence=self.confidence, seed=self.seed, shape=originals.shape[1:]
+        )
         start = surrogate_decoder(own, seen - mean, codes, self.align, self.seed) if own else _nothing(seen)
         points = []
         for count in self.pairs:
@@ -132,27 +135,32 @@ class EncoderInversion(Attack):
         if known is None or known_released is None:
             enough(owner, "pairs", self.pairs, 0)
             return seen[:0], codes[:0]
-        leaked, leaked_codes = flat(owner, known).to(seen.device), flat(owner, known_released).to(seen.device)
+        leaked = flat(owner, "known", known).to(seen.device)
+        leaked_codes = flat(owner, "known_released", known_released).to(seen.device)
         same_records(owner, leaked, leaked_codes, what="known and known_released")
         enough(owner, "pairs", self.pairs, len(leaked))
-        same_elements(owner, leaked, seen)
-        _same_codes(codes, leaked_codes)
+        same_elements(owner, known=leaked, public=seen)
+        _same_codes(codes, known_released=leaked_codes)
         return leaked, leaked_codes
 
     def _surrogates(self, surrogates: Sequence[Tensor], seen: Tensor, codes: Tensor) -> list[Tensor]:
-        own = [flat("EncoderInversion", tensor).to(seen.device) for tensor in surrogates]
-        for tensor in own:
-            same_records("EncoderInversion", tensor, seen, what="a surrogate's codes and public")
-            _same_codes(codes, tensor)
+        own = []
+        for number, given in enumerate(surrogates):
+            name = f"surrogates[{number}]"
+            found = flat("EncoderInversion", name, given).to(seen.device)
+            same_records("EncoderInversion", found, seen, what=f"{name} and public")
+            _same_codes(codes, **{name: found})
+            own.append(found)
         return own
 
 
-def _same_codes(codes: Tensor, others: Tensor) -> None:
-    if codes.shape[1] != others.shape[1]:
-        raise ShapeError(
-            f"EncoderInversion: all codes must have the {codes.shape[1]} elements of the released ones, got "
-            f"{others.shape[1]} elements per record."
-        )
+def _same_codes(codes: Tensor, **others: Tensor) -> None:
+    for name, other in others.items():
+        if codes.shape[1] != other.shape[1]:
+            raise ShapeError(
+                f"EncoderInversion: {name} must have codes of the {codes.shape[1]} elements of the released ones, got "
+                f"{other.shape[1]} elements per record."
+            )
 
 
 def _nothing(seen: Tensor) -> Fit:

@@ -14,10 +14,10 @@ from splitpriv.attacks.recovery.checking import (
     counts,
     enough,
     flat,
+    one_row,
     public_records,
     same_elements,
     same_records,
-    true_vector,
 )
 from splitpriv.attacks.recovery.completion import Background, complete
 from splitpriv.attacks.recovery.guess import VectorGuess
@@ -67,14 +67,23 @@ class KnownPlaintext(Attack):
         """
         owner = type(self).__name__
         device = self._on(released)
-        given = [flat(owner, t).to(device) for t in (known, known_released, released, originals)]
-        background = Background(None if public is None else public_records(owner, public).to(device))
-        same_elements(owner, *given, *([background.mean[None]] if background.known else []))
+        tensors = {"known": known, "known_released": known_released, "released": released, "originals": originals}
+        rows = {name: flat(owner, name, value).to(device) for name, value in tensors.items()}
+        ours = {} if public is None else {"public": public_records(owner, public).to(device)}
+        same_elements(owner, **rows, **ours)
+        given, background = list(rows.values()), Background(ours.get("public"))
         same_records(owner, given[0], given[1], "known and known_released")
         same_records(owner, given[2], given[3], "released and originals")
         enough(owner, "pairs", self.pairs, len(known))
-        truth = true_vector(owner, vector, given[0].shape[1], device)
-        scorer = Scorer(given[3], background.guess(given[3]), truth, confidence=self.confidence, seed=self.seed)
+        truth = None if vector is None else one_row(owner, "vector", vector, given[0].shape[1], device)
+        scorer = Scorer(
+            given[3],
+            background.guess(given[3]),
+            truth,
+            confidence=self.confidence,
+            seed=self.seed,
+            shape=originals.shape[1:],
+        )
         points = []
         for count, guess in self._guesses(*given[:2]):
             parts = self._batches(len(released), f"{count} pairs")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from splitpriv import _validation as check
@@ -13,7 +14,7 @@ from splitpriv.attacks.recovery.guess import VectorGuess, exactly
 from splitpriv.attacks.recovery.known_plaintext import KnownPlaintext
 from splitpriv.attacks.recovery.least_deviation import least_deviation_ratio
 
-_FAINT = 1e-6  # of the root mean square of the leaked records: below it a ratio is mostly rounding
+_TINY = torch.finfo(torch.float32).tiny  # what crosses is float32: below it a ratio is mostly rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,8 @@ class KnownPlaintextMask(KnownPlaintext):
     .. math:: \hat v_i = \arg\min_v \sum_{r \le m} |s_{ri} - v x_{ri}|
 
     over the first m pairs, then the closest entry of the alphabet. An element that is zero in every leaked record
-    stays unknown. One pair reveals all the others: the attack that paper A calls differential.
+    (or too small for a normal float32) stays unknown. One pair reveals all the others: the attack that paper A calls
+    differential.
 
     The curve takes the pairs in the order given. Intervals are over elements or records; they say nothing of other
     pairs or another nonce.
@@ -65,7 +67,7 @@ class KnownPlaintextMask(KnownPlaintext):
 
     def _guess(self, known: Tensor, released: Tensor) -> VectorGuess:
         vector = least_deviation_ratio(known, released)
-        claimed = known.abs().amax(0) > _FAINT * known.square().mean().sqrt()
+        claimed = (torch.minimum(known.abs(), released.abs()) >= _TINY).any(0)
         # A ratio of 0 says that the two do not belong together: no mask has an entry of 0.
         claimed = claimed & (vector != 0)
         return exactly(vector if self.entries is None else snap(vector, self.entries), claimed)

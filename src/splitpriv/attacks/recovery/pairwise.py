@@ -27,7 +27,7 @@ class Pairwise:
         candidates: Tensor,  # shape: (elements, 2), float64
         threshold: float | None,
     ) -> None:
-        maps = [_centred(_mapped(public * candidates[:, k], threshold)).float() for k in range(2)]
+        maps = [_centred(cut_off(public * candidates[:, k], threshold)).float() for k in range(2)]
         seen = _centred(released).float()
         observed = seen.T @ seen / len(seen)
         spread = observed.diagonal().sqrt()
@@ -40,12 +40,16 @@ class Pairwise:
     def ascend(
         self,
         unary: Tensor,  # shape: (elements,): how much better candidate 1 is than 0, in the units of the costs
-    ) -> Tensor:  # shape: (elements,), 0 or 1
-        """The better of two searches that change one element at a time: from the unary choice, and the spectral one."""
+    ) -> tuple[Tensor, Tensor]:  # shapes: (elements,), 0 or 1; (elements,), >= 0
+        """The better of two searches that change one element at a time: from the unary choice, and the spectral one.
+
+        Beside the choice its margins: the least that it costs to have an element otherwise, alone or with all others.
+        """
         favour = torch.stack([torch.zeros_like(unary), unary])
         starts = [(unary > 0).long(), self._spectral(unary)]
-        ends = [self._search(start, favour) for start in starts]
-        return min(ends, key=lambda end: end[1])[0]
+        choice, energy, margin = min((self._search(start, favour) for start in starts), key=lambda end: end[1])
+        # Where elements are symmetric, all signs together are as good the other way round, whatever each one costs.
+        return choice, margin.clamp_max(max(0.0, self._energy(1 - choice, favour) - energy))
 
     def _spectral(self, unary: Tensor) -> Tensor:
         """Signs of the leading eigenvector of what favours equal choices; which sign is which by the unary terms.
@@ -57,10 +61,11 @@ class Pairwise:
         # An equal choice is candidate 1 or candidate 0 for all: the terms of single elements decide.
         return (leading > 0).long() if float(leading.double() @ unary) >= 0 else (leading < 0).long()
 
-    def _search(self, start: Tensor, favour: Tensor) -> tuple[Tensor, float]:
+    def _search(self, start: Tensor, favour: Tensor) -> tuple[Tensor, float, Tensor]:
+        """Where no single change helps, what that costs, and what each change would add."""
         choice, rows = start.clone(), torch.arange(len(start), device=start.device)
         # cost[a, i]: of candidate a at element i while the others stay as they are; a change costs one row's update.
-        cost = torch.where(choice == 0, self._cost[:, 0], self._cost[:, 1]).sum(2, dtype=torch.float64)
+        cost = self._costs(choice)
         for _ in range(_STEPS * len(start)):
             current = cost - favour
             gain = current[choice, rows] - current[1 - choice, rows]
@@ -70,7 +75,15 @@ class Pairwise:
             old = int(choice[best])
             cost = cost + self._cost[:, 1 - old, :, best] - self._cost[:, old, :, best]
             choice[best] = 1 - old
-        return choice, float((cost / 2 - favour)[choice, rows].sum())
+        return choice, self._energy(choice, favour), (-gain).clamp_min(0)
+
+    def _costs(self, choice: Tensor) -> Tensor:  # shape: (2, elements), float64
+        """Of each candidate of each element, with this choice of the others."""
+        return torch.where(choice == 0, self._cost[:, 0], self._cost[:, 1]).sum(2, dtype=torch.float64)
+
+    def _energy(self, choice: Tensor, favour: Tensor) -> float:
+        rows = torch.arange(len(choice), device=choice.device)
+        return float((self._costs(choice) / 2 - favour)[choice, rows].sum())
 
 
 def _leading(matrix: Tensor) -> Tensor:  # shapes: (elements, elements), (elements,)
@@ -83,7 +96,8 @@ def _leading(matrix: Tensor) -> Tensor:  # shapes: (elements, elements), (elemen
     return vector
 
 
-def _mapped(values: Tensor, threshold: float | None) -> Tensor:
+def cut_off(values: Tensor, threshold: float | None) -> Tensor:
+    """What a threshold lets through; all without one."""
     return values if threshold is None else torch.where(values > threshold, values, torch.zeros_like(values))
 
 

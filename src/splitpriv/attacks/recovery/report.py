@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from splitpriv.attacks.plotting import new_figure
@@ -16,10 +16,12 @@ class RecoveryReport:
     Attributes:
         layer: what stands at the cut, in words.
         results: one per attack.
+        skipped: name of an attack that did not run, to the reason.
     """
 
     layer: str
     results: tuple[RecoveryResult, ...]
+    skipped: dict[str, str] = field(default_factory=dict)
 
     @property
     def best(self) -> RecoveryResult:
@@ -35,12 +37,14 @@ class RecoveryReport:
         for result in self.results:
             if type(result.attack).__name__ == name:
                 return result
-        ran = [type(result.attack).__name__ for result in self.results]
-        raise KeyError(f"RecoveryReport: {name} did not run on this cut; these did: {', '.join(ran)}.")
+        ran = ", ".join(type(result.attack).__name__ for result in self.results)
+        reason = f": {self.skipped[name]}" if name in self.skipped else ""
+        raise KeyError(f"RecoveryReport: {name} did not run on this cut{reason}; these did: {ran}.")
 
     def to_dict(self) -> dict[str, Any]:
         """All results, for JSON."""
-        return {"layer": self.layer, "results": [result.to_dict() for result in self.results]}
+        results = [result.to_dict() for result in self.results]
+        return {"layer": self.layer, "results": results, "skipped": dict(self.skipped)}
 
     def plot(self) -> Any:
         """The curves of each attack, one row per attack: a matplotlib Figure."""
@@ -50,4 +54,5 @@ class RecoveryReport:
         return figure
 
     def __str__(self) -> str:
-        return "\n\n".join([self.layer[:120], *map(str, self.results)])
+        missing = "\n".join(f"not run: {name}: {reason}" for name, reason in self.skipped.items())
+        return "\n\n".join([self.layer[:120], *map(str, self.results), *([missing] if missing else [])])

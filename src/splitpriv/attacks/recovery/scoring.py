@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from splitpriv.attacks.metrics import identification_rank, mse
 from splitpriv.attacks.recovery.guess import VectorGuess
 from splitpriv.attacks.recovery.result import RecoveryPoint
 
-_EXACT = 1e-6  # relative to the element, plus a millionth of the records' root mean square
+_EXACT = 1e-6  # relative to the value, plus a millionth of the root mean square of that element in all records
 _RESAMPLES = 500
 
 
@@ -28,24 +29,28 @@ class Scorer:
         *,
         confidence: float,
         seed: int,
+        shape: Sequence[int] = (-1,),  # of a record, which says whether it is an image
     ) -> None:
         self._originals, self._vector = originals, vector
-        self._confidence, self._seed = confidence, seed
+        self._confidence, self._seed, self._shape = confidence, seed, shape
         self._guessed = mse(guesses, originals)
         self._live = originals.abs().amax(0) > 0
-        self._scale = float(originals.square().mean().sqrt())
+        self._scale = originals.square().mean(0).sqrt()
 
     def point(
         self,
         count: int,
         reconstructed: Tensor,  # shape: (records, elements), float64
         guess: VectorGuess | None = None,
+        likeliest: Tensor | None = None,  # shape: (records, elements), float64
     ) -> RecoveryPoint:
-        """The figures of these reconstructions."""
+        """The figures of these reconstructions; ``likeliest``, where it differs, is what may be exact."""
         errors = mse(reconstructed, self._originals)
         near = _EXACT * (self._originals.abs() + self._scale)
-        exact = ((reconstructed - self._originals).abs() <= near).double().mean(1)
-        rank = identification_rank(reconstructed, self._originals)
+        exact = (((reconstructed if likeliest is None else likeliest) - self._originals).abs() <= near).double().mean(1)
+        rank = identification_rank(
+            *(rows.reshape(len(rows), *self._shape) for rows in (reconstructed, self._originals))
+        )
         rows = {name: values.cpu().numpy() for name, values in (("mse", errors), ("exact", exact), ("rank", rank))}
         recovered, claimed = self._elements(guess)
         level, seed = self._confidence, self._seed

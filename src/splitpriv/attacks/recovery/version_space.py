@@ -41,4 +41,4 @@ def narrowed(
     negative = (possible & (entries < 0)).any(1)
     known = (positive != negative).double()
     share = possible.double() / left.unsqueeze(1)
-    return VectorGuess(known * (share @ entries), known * (share @ (1 / entries)), left == 1)
+    return VectorGuess(known * (share @ entries), known * (share @ (1 / entries)), left == 1, known)
