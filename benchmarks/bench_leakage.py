@@ -13,7 +13,8 @@ record; cuts 1 and 2 of a ResNet-18 (after its first and its second stage). Colu
 
 Each cell is kept in ``benchmarks/.cache`` when it is done, and a run stops before a new cell once ``--minutes`` are
 over: run it again to go on. ``--preset cpu`` is a smaller experiment than the paper's, see ``leakage_target.py`` for
-its scale; its figures are no substitute for those of ``--preset gpu``.
+its scale; its figures are no substitute for those of ``--preset gpu``. On one core a cell of the CPU preset takes 2 to
+3 minutes, training the network 6. ``tables_leakage.py`` and ``plot_leakage.py`` make the guide's page of the cells.
 """
 
 from __future__ import annotations
@@ -158,20 +159,17 @@ def inversion_rows(cell: Cell) -> list[tuple[str, ...]]:
     """Attacker, SSIM, PSNR, identification rate, with their intervals."""
     rows = [(one["attack"], one["summary"]) for one in (*cell["results"], cell["baseline"])]
     rows.append(("best of each record", cell["best"]))
-    return [(name, *(_interval(found[key]) for key in ("ssim", "psnr", "identification"))) for name, found in rows]
+    return [(name, *(interval(found[key]) for key in ("ssim", "psnr", "identification"))) for name, found in rows]
 
 
 def membership_rows(cell: Cell) -> list[tuple[str, ...]]:
     """Attacker, AUC, F1, and the true positives at 1 % false positives on the ROC of these records, with intervals."""
-    rows = []
-    for name, one in cell["results"].items():
-        scores, members = np.array(one["scores"]), np.array(one["members"])
-        rate = attacks.metrics.tpr_at_fpr(scores[members], scores[~members], fpr=0.01).to_dict()
-        rows.append((name, *(_interval(figure) for figure in (one["summary"]["auc"], one["summary"]["f1"], rate))))
-    return rows
+    found = [(name, one["summary"]) for name, one in cell["results"].items()]
+    return [(name, *(interval(summary[key]) for key in ("auc", "f1", "roc_1"))) for name, summary in found]
 
 
-def _interval(figure: dict[str, Any]) -> str:
+def interval(figure: dict[str, Any]) -> str:
+    """A figure and its ends."""
     value, low, high = (figure[key] for key in ("value", "low", "high"))
     return "undefined" if value is None else f"{value:.3g} [{low:.3g}, {high:.3g}]"
 
@@ -179,10 +177,10 @@ def _interval(figure: dict[str, Any]) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Make what is missing, as far as the time goes; print, and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", choices=tuple(PRESETS), default="cpu")
+    parser.add_argument("--preset", choices=tuple(PRESETS), default="cpu", help="its scale")
     parser.add_argument("--minutes", type=float, default=8, help="no new cell is begun after so many; 0 only shows")
-    parser.add_argument("--only", choices=tuple(KINDS), default=None)
-    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--only", choices=tuple(KINDS), default=None, help="half of the table")
+    parser.add_argument("--json", type=Path, default=None, help="write the cells there too")
     options = parser.parse_args(argv)
     preset = PRESETS[options.preset]
     with sp.accounting.simulation():

@@ -161,6 +161,7 @@ def test_leakage(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     import bench_leakage
     import leakage_target
     import plot_leakage
+    import tables_leakage
 
     preset = leakage_target.Preset(1, (40, 1), 100, 1, 2, 10, 20, 2, (1, 2), "cpu")
     draw = torch.Generator().manual_seed(0)
@@ -173,7 +174,7 @@ def test_leakage(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(leakage_target, "load", lambda preset: target)
     monkeypatch.setattr(bench_leakage, "CACHE", tmp_path)
     monkeypatch.setitem(bench_leakage.PRESETS, "smoke", preset)
-    for module in (bench_leakage, leakage_target):
+    for module in (bench_leakage, leakage_target, tables_leakage):
         layers = {name: leakage_target.LAYERS[name] for name in ("no layer", "codebook, ε 8 per record")}
         monkeypatch.setattr(module, "LAYERS", layers)
         monkeypatch.setattr(module, "CUTS", {2: "layer2"})
@@ -193,3 +194,11 @@ def test_leakage(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     assert len(json.loads(found.read_text(encoding="utf-8"))["cells"]) == 4
     plot_leakage.main(["--preset", "smoke", "--out", str(tmp_path / "figure.png")])
     assert (tmp_path / "figure.png").stat().st_size > 1000
+    tables_leakage.main(["--preset", "smoke", "--to", str(tmp_path)])
+    tables = [
+        (tmp_path / f"attacks_{name}").read_text(encoding="utf-8") for name in ("inversion.inc", "membership.inc")
+    ]
+    assert [table.count("codebook, ε 8 per record") for table in tables] == [1, 1]
+    everything = (tmp_path / "attacks_figures.rst").read_text(encoding="utf-8")
+    for text in ("best of each record", "shadow models, mlp", "LiRA, offline"):
+        assert everything.count(text) == 2
