@@ -200,5 +200,5 @@ def test_leakage(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     ]
     assert [table.count("codebook, ε 8 per record") for table in tables] == [1, 1]
     everything = (tmp_path / "attacks_figures.rst").read_text(encoding="utf-8")
-    for text in ("best of each record", "shadow models, mlp", "LiRA, offline"):
+    for text in ("best of each record", "threshold on loss", "RMIA, offline"):
         assert everything.count(text) == 2

@@ -91,17 +91,13 @@ class DecoderInversion(Inversion):
         return None
 
     def _reconstruct(self, problem: Problem) -> tuple[Tensor, Tensor]:
-        inverse = self.fitted(problem)
+        inverse = self._fitted(problem)
         found = [inverse(problem, rows) for rows in self._batches(problem.records, "records")]
         inputs, nothing = torch.cat(found), self._limited(inverse.pairs.mean)
         return inputs, (inputs - nothing).abs().flatten(1).amax(1) > 1e-3 * inverse.pairs.spread
 
-    def fitted(self, problem: Problem) -> Inverse:
-        """The trained network.
-
-        Args:
-            problem: its public inputs, and how often a record is released.
-        """
+    def _fitted(self, problem: Problem) -> Inverse:
+        """The trained network."""
         public, order = problem.known_public, problem.shuffled(self.seed)
         held = min(max(1, round(self.held_out * len(public))), len(public) - 2)
         pairs = _Pairs(problem, public, STATISTICS, self)

@@ -53,8 +53,8 @@ def invert(
         images: the private records; images (batch, channels, height, width), or flat ones (batch, columns).
         public: records like them that the attackers may learn from. Most attacks need them.
         public_labels: their labels.
-        attacks: which one or ones; None for gradient, posterior, decoder and likelihood inversion with settings that fit the
-            inputs (a query-free attack needs a shadow edge of your own).
+        attacks: which ones; None for gradient, posterior, decoder and likelihood inversion with settings that fit
+            the inputs (a query-free attack needs a shadow edge of your own).
         releases: how often each record is released, >= 1; the attackers combine them.
         candidates: others among which an original has to be found, beside all of ``images``.
         data_range: largest possible difference of two inputs, for PSNR and SSIM.

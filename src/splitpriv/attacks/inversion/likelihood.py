@@ -177,7 +177,7 @@ class LikelihoodInversion(Inversion):
         found: list[Prior] = []
         decoder = self._decoder(known)
         if self.prior in ("public", "decoder") and decoder.lacks(problem.view, public=problem.public) is None:
-            answer = decoder.fitted(problem)
+            answer = decoder._fitted(problem)
             found.append(about_answers(problem, self.input_range, answer=answer, batch=self.batch_size, **how))
         if known >= 2 and (self.prior in ("public", "gaussian") or (self.prior == "decoder" and not found)):
             found.append(about_mean(problem, self.input_range, **how))
