@@ -74,7 +74,7 @@ def test_what_does_not_fit_is_refused(metric: object) -> None:
     good = images(2, 3, 16, 16)
     with pytest.raises(ShapeError, match="reconstructed must have the shape of the originals"):
         metric(good, good[:1])
-    with pytest.raises(NonFiniteError, match="features must be finite"):
+    with pytest.raises(NonFiniteError, match="originals must be finite"):
         metric(good, good * math.nan)
     with pytest.raises(ShapeError, match="must have a floating-point dtype"):
         metric(good.int(), good)

@@ -21,6 +21,10 @@ def mse(
 ) -> Tensor:  # shape: (batch,), float64
     """Mean squared error of each record, in squared units of the inputs; 0 is a perfect reconstruction.
 
+    Args:
+        reconstructed: what the attacker made.
+        originals: what was released, in the same order.
+
     Raises:
         ShapeError: the two are not floating-point batches of one shape.
         NonFiniteError: one of them holds NaN or infinity.
@@ -114,7 +118,8 @@ def _blurred(images: Tensor) -> Tensor:
 
 def _pair(owner: str, reconstructed: Tensor, originals: Tensor) -> tuple[Tensor, Tensor]:
     """Both as float64 on one device."""
-    first, second = check.features(owner, reconstructed).detach(), check.features(owner, originals).detach()
+    first = check.features(owner, reconstructed, "reconstructed").detach()
+    second = check.features(owner, originals, "originals").detach()
     if first.shape != second.shape:
         raise ShapeError(
             f"{owner}: reconstructed must have the shape of the originals, {tuple(second.shape)}, got "
