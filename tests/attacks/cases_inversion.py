@@ -101,7 +101,7 @@ def identified(result: Any) -> float:
 CASES = [
     Case(GradientInversion(steps=300, learning_rate=0.1, eps=1e-8, decay=True), run_open, psnr, 35.0),
     Case(LikelihoodInversion(steps=100, tuning_records=4, weights=(0.1, 1.0), prior="gaussian"), run_noisy, psnr, 22.0),
-    Case(PosteriorInversion(), run_noisy, identified, 0.9),
+    Case(PosteriorInversion(), run_noisy, identified, 0.6),
     Case(DecoderInversion(epochs=6, width=8, minibatch=16, learning_rate=0.01), run_open, psnr, 20.0),
     Case(
         QueryFreeInversion(

@@ -10,7 +10,7 @@ from torch import Tensor
 from splitpriv.attacks.attack import generator
 from splitpriv.attacks.recovery.isotonic import Isotonic
 
-_MOST, _FEWEST, _SIGNS = 64, 8, 4096  # rehearsals: as many as make so many signs, few of wide records
+_MOST, _FEWEST, _SIGNS = 64, 2, 4096  # rehearsals: as many as make so many signs; a wide record has many
 # (released, public) to signs, 0 where nothing is known, and margins: what being wrong would cost, >= 0.
 Search = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
