@@ -21,6 +21,7 @@ class Background:
         public: Tensor | None,  # shape: (records, elements), float64
     ) -> None:
         self.known = public is not None
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
         if public is None:
             return
         self.mean = public.mean(0)
@@ -45,11 +46,19 @@ class Background:
         mean, variance = self.mean[missing], self.variance[missing]
         if self.covariance is None or not bool((~missing).any()):
             return mean, variance
-        kept = ~missing
-        across = self.covariance[kept][:, missing]
-        factor = torch.linalg.solve(self.covariance[kept][:, kept], across)
-        found = mean + (row[kept] - self.mean[kept]) @ factor
-        return found, (variance - (across * factor).sum(0)).clamp_min(1e-3 * variance)
+        kept, (factor, left) = ~missing, self._regression(missing)
+        return mean + (row[kept] - self.mean[kept]) @ factor, left
+
+    def _regression(self, missing: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the missing elements on the others, and the variance that is left; kept for the next record alike."""
+        if self._last is None or not torch.equal(self._last[0], missing):
+            assert self.covariance is not None
+            kept, variance = ~missing, self.variance[missing]
+            across = self.covariance[kept][:, missing]
+            factor = torch.linalg.solve(self.covariance[kept][:, kept], across)
+            left = (variance - (across * factor).sum(0)).clamp_min(1e-3 * variance)
+            self._last = (missing.clone(), factor, left)
+        return self._last[1:]
 
 
 def complete(
