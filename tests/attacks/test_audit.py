@@ -356,3 +356,35 @@ def test_the_layer_says_why_it_takes_no_record() -> None:
     assert isinstance(caught.value.__cause__, ShapeError)
     with pytest.raises(InvalidParameterError, match=r"It says: LabelLDP: labels must be a torch\.Tensor of shape"):
         audit(sp.LabelLDP(4, epsilon=1.0), torch.eye(4))
+
+
+def test_the_event_that_the_likelihood_declares_is_found_among_many_alike() -> None:
+    # 16 symbols at a small epsilon: many events look as good by luck. A fixed seed; ten others gave 0.081 to 0.095.
+    layer = CodebookLDP(torch.eye(16), epsilon=0.1, closest=1, generator=0)
+    found = LowerBoundAudit(draws=1_000_000)(layer, torch.eye(16)[:2])
+    assert 0.08 < found.epsilon <= 0.1
+
+
+def test_a_likelihood_that_lies_neither_hides_a_leak_nor_makes_one() -> None:
+    class Liar:
+        """Randomized response whose log_prob speaks of another epsilon."""
+
+        def __init__(self, true: float, said: float) -> None:
+            self.real, self.said = (RandomResponseLDP(epsilon=one, generator=0) for one in (true, said))
+
+        def encode(self, features: Tensor) -> Tensor:
+            return self.real.encode(features)
+
+        def decode(self, symbols: Tensor) -> Tensor:
+            return self.real.decode(symbols)
+
+        def log_prob(self, symbols: Tensor, features: Tensor) -> Tensor:
+            return self.said.log_prob(symbols, features)
+
+        def spend(self, shape: Any = None) -> Any:
+            return self.said.spend(shape)
+
+    example = torch.tensor([[1.0], [-1.0]])
+    assert LowerBoundAudit(draws=100_000)(Liar(3.0, 1.0), example).epsilon > 2.8
+    assert 0.9 < LowerBoundAudit(draws=100_000)(Liar(1.0, 3.0), example).epsilon <= 1.0
+    assert LowerBoundAudit(draws=100_000)(Liar(1.0, 0.0001), example).epsilon > 0.9

@@ -54,7 +54,7 @@ SAID = {
     "SharperThanDeclared": "encode must follow the channel that the layer declares, got one of the 2 symbols that",
     "FreshOneTooMany": "encode must follow the channel that the layer declares, got one of the 1 symbols that record",
     "ClaimsHalfOfItsCodebook": "the table must cost at most the epsilon claimed, 1, got 2 between inputs 0 and",
-    "NormNotLimited": "one use must cost at most the epsilon claimed, 2, got at least 4.* by log-likelihood ratio",
+    "NormNotLimited": "one use must cost at most the epsilon claimed, 2, got at least 5.* by log-likelihood ratio",
     "FreshAndQuietInEval": "check_noise_in_eval: noise must be the same in train and eval mode, got another law.",
     "FreshWithNoiseOfOneCall": "check_fresh_noise: each call must draw anew, got the same symbols again.",
     # 256 pairs of calls, or 1,024 of neighbours: which is noticed first depends on what is drawn.

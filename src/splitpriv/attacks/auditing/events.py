@@ -95,6 +95,46 @@ def propose(names: list[str], readings: Readings, among: list[int], caution: flo
     return list({id(event): event for _, event in found}.values())
 
 
+def declared(readings: Readings, among: list[int], draws: int, caution: float) -> Event | None:
+    """The event that the layer's own likelihood says is best; None where that is not known, or tells nobody apart.
+
+    By its word a guess where the log-likelihood ratio is r is right with probability 1 / (1 + exp(-|r|)): how good an
+    event is follows from that, not from counts that may be lucky. Whether its word is true is for trials to show.
+
+    Args:
+        readings: trials that say how often each ratio comes up.
+        among: the candidates.
+        draws: trials that will test the event.
+        caution: standard errors that are taken off.
+    """
+    if readings.logs is None:
+        return None
+    best, found = 0.0, None
+    for pair in combinations(among, 2):
+        sizes = -np.sort(-np.abs(readings.ratio(*pair)[np.isin(readings.labels, pair)]))
+        sizes = sizes[sizes > 0]
+        if not len(sizes):
+            continue
+        guessed = np.arange(1, len(sizes) + 1)
+        right = np.cumsum(1 / (1 + np.exp(-np.minimum(sizes, 700.0))))
+        more = draws / max(1, int(np.isin(readings.labels, pair).sum()))
+        scores = np.where(np.append(np.diff(sizes) < 0, True), cautious(right * more, guessed * more, caution), -np.inf)
+        place = int(np.argmax(scores))
+        if scores[place] > best:
+            level = sizes[place] * (1 - 1e-9)  # the same ratio may be rounded otherwise next time
+            edges = np.array([np.nextafter(-level, np.inf), level])
+            name = f"log-likelihood ratio of records {pair[0]} and {pair[1]}"
+            best, found = float(scores[place]), Event(name, -1, pair, edges, np.array([1, -1, 0]))
+    return found
+
+
+def surely_better(event: Event, hits: Array, other: Event, others: Array, caution: float) -> bool:
+    """Whether an event's cautious score is above what was simply counted for another."""
+    scores = np.array([event.score(hits), other.score(others)], dtype=np.float64)
+    first, second = cautious(scores[:, 1], scores[:, 0], caution), cautious(scores[:, 1], scores[:, 0], 0.0)
+    return bool(first[0] > second[1])
+
+
 def _score(case: tuple[float, Event]) -> float:
     return case[0]
 

@@ -50,8 +50,8 @@ class LowerBoundAudit(Attack):
     layer's own source, so that only a layer with a seed gives the same bound twice.
 
     Args:
-        draws: coins in all, >= 64. With 2**20 a bound of one symbol is above 80 % of an epsilon in [0.1, 6], where one
-            symbol of few (up to about 8) or a threshold tells the two inputs apart.
+        draws: coins in all, >= 64. With 2**20 a bound of one symbol is above 80 % of an epsilon in [0.1, 6] on average,
+            where a threshold or one symbol of 32 at most tells the two inputs apart; nearly always of 8 at most.
         failure_probability: of a bound above the true epsilon, in (0, 1).
         unit: what a coin decides. ``"record"``: a record, and all of its symbols are read. ``"use"``: a record, and one
             symbol is read at a time; only for layers with as many symbols as uses. ``"element"``: each element of a

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from splitpriv.attacks.auditing.events import Event, propose, ranked
+from splitpriv.attacks.auditing.events import Event, declared, propose, ranked, surely_better
 from splitpriv.attacks.auditing.one_run import one_run_epsilon
 from splitpriv.attacks.auditing.trials import Readings, Trials
 
@@ -69,24 +69,37 @@ def search(trials: Trials, draws: int, failure_probability: float, seed: int) ->
     quantile = -float(ndtri(failure_probability))
     readings = _joined(list(trials.draw(among, first, coins)))
     events = propose(names, readings, among, 2 + quantile * math.sqrt(2 * first / (len(among) * last)))
-    event = _best(events, trials, each, quantile * math.sqrt(each / last), coins)
+    said = declared(readings, among, last, quantile)
+    event = _best(events, said, trials, each, quantile * math.sqrt(each / last), coins)
     tested = _counts([event], trials, list(event.pair), last, coins)[0]
     guessed, right = event.score(tested)
     epsilon = one_run_epsilon(guessed, guessed, right, 0.0, failure_probability) if guessed else 0.0
     return Found(epsilon, event, tested, first + _ROUNDS * each + last)
 
 
-def _best(events: list[Event], trials: Trials, draws: int, caution: float, coins: np.random.Generator) -> Event:
-    """The event with the best score on draws that it was not fitted to; fewer are left, and drawn for, each round."""
+def _best(
+    events: list[Event], said: Event | None, trials: Trials, draws: int, caution: float, coins: np.random.Generator
+) -> Event:
+    """The event with the best score on draws that it was not fitted to; fewer are left, and drawn for, each round.
+
+    The one that the layer's likelihood says is best stays to the end, and is taken unless another is surely better: of
+    many events that are alike, the one with the best score is one that was lucky.
+    """
+    always = [] if said is None else [said]
+    events = [*always, *events]
     counts: list[Array] = [np.zeros((2, len(event.guesses)), dtype=np.int64) for event in events]
     for turn in range(_ROUNDS):
         among = sorted({candidate for event in events for candidate in event.pair})
         drawn = _counts(events, trials, among, draws, coins)
         counts = [before + now for before, now in zip(counts, drawn, strict=True)]
-        left = 1 if turn == _ROUNDS - 1 else max(1, len(events) // 4)
-        kept = ranked(events, counts, _CAUTION + caution)[:left]
+        left = 1 if turn == _ROUNDS - 1 else max(1, (len(events) - len(always)) // 4)
+        others = slice(len(always), None)
+        kept = [place + len(always) for place in ranked(events[others], counts[others], _CAUTION + caution)[:left]]
+        kept = [*range(len(always)), *kept]
         events, counts = [events[place] for place in kept], [counts[place] for place in kept]
-    return events[0]
+    if said is not None and not surely_better(events[1], counts[1], said, counts[0], _CAUTION + caution):
+        return said
+    return events[-1]
 
 
 def _counts(
