@@ -45,7 +45,8 @@ VERSION = 2  # of the cells: another one makes them anew
 
 def inversion(preset: Preset, target: Target, model: sp.SplitModel, folder: Path) -> Cell:
     """All inversion attackers on one cut and layer; pictures of ten records beside the figures."""
-    steps: dict[str, Any] = {"steps": preset.steps, "learning_rate": 0.05, "batch_size": 32}
+    batch = 128 if preset.device == "cuda" else 32
+    steps: dict[str, Any] = {"steps": preset.steps, "learning_rate": 0.05, "batch_size": batch}
     kinds = (
         attacks.GradientInversion(eps=1e-8, relative=True, decay=True, total_variation="public", **steps),
         attacks.PosteriorInversion(),

@@ -60,7 +60,7 @@ class Preset:
 PRESETS = {
     "smoke": Preset(2, (200, 1), 100, 1, 2, 10, 40, 3, (1, 4), "cpu"),
     "cpu": Preset(16, (20_000, 6), 300, 25, 6, 20, 1000, 300, (15, 16), "cpu"),
-    "gpu": Preset(64, (50_000, 30), 5000, 30, 16, 100, 20_000, 5000, (60, 64), "cuda"),
+    "gpu": Preset(64, (50_000, 30), 5000, 30, 16, 100, 20_000, 2000, (30, 64), "cuda"),
 }
 CUTS = {1: "layer1", 2: "layer2"}
 # name -> (mechanism, epsilon, per what); one row of the table each
