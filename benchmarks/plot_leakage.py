@@ -43,7 +43,8 @@ def main(argv: list[str] | None = None) -> None:
         name, ssim, found, originals = best_pictures(folder)
         if not rows:
             rows.append(("original", originals))
-        rows.append((f"{layer}\n{name}, SSIM {ssim:.2f}", found))
+        shown = layer + bench_leakage.total(PRESETS[options.preset], cut, layer)
+        rows.append((f"{shown}\n{name}, SSIM {ssim:.2f}", found))
     count = min(8, len(rows[0][1]))
     figure = Figure(figsize=(2.6 + 0.72 * count, 0.72 * len(rows)), layout="constrained", dpi=110)
     axes = figure.subplots(len(rows), count + 1, squeeze=False, width_ratios=[3.4, *[1] * count])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_leakage
-from bench_leakage import Cell, interval
+from bench_leakage import Cell, interval, total
 from leakage_target import CUTS, LAYERS, PRESETS, Preset
 
 INVERSION = {
@@ -29,11 +29,11 @@ NONE = "–"
 
 
 def cells(preset: Preset, kind: str) -> Iterator[tuple[int, str, Cell]]:
-    """Cut, layer and cell, in the order of the table; a cell that is not there yet is left out."""
+    """Cut, layer with what a record pays, and cell, in the order of the table; as far as they are there."""
     for cut, layer in ((c, n) for c in CUTS for n in LAYERS):
         path = bench_leakage.folder_of(preset) / bench_leakage.name_of(kind, cut, layer) / "cell.json"
         if path.is_file():
-            yield cut, layer, json.loads(path.read_text(encoding="utf-8"))
+            yield cut, layer + total(preset, cut, layer), json.loads(path.read_text(encoding="utf-8"))
 
 
 def inversion(preset: Preset) -> list[list[str]]:

@@ -55,15 +55,7 @@ class Attack:
 
     def _on(self, *tensors: Tensor) -> torch.device:
         """The device to run on."""
-        if self.device is None:
-            return tensors[0].device
-        try:
-            return torch.empty(0, device=self.device).device
-        except (RuntimeError, AssertionError, NotImplementedError) as error:  # a build without CUDA asserts
-            constraint = "a device that this machine has, or None"
-            raise InvalidParameterError(
-                check.message(type(self).__name__, "device", constraint, self.device)
-            ) from error
+        return tensors[0].device if self.device is None else existing(type(self).__name__, self.device)
 
     def _batches(self, records: int, what: str) -> Iterator[slice]:
         """Slices of at most ``batch_size`` records."""
@@ -92,6 +84,19 @@ def _plain(value: Any) -> Any:
         named: Any = value if hasattr(value, "__qualname__") else type(value)
         return f"{named.__module__}.{named.__qualname__}"
     return str(value)
+
+
+def existing(owner: str, device: Any) -> torch.device:
+    """The device, if this machine has it.
+
+    Raises:
+        InvalidParameterError: it has not, or that is no device.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, TypeError, AssertionError) as error:  # a build without CUDA asserts
+        constraint = "a device that this machine has, or None"
+        raise InvalidParameterError(check.message(owner, "device", constraint, device)) from error
 
 
 def record_noise(

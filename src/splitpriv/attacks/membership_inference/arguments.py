@@ -5,20 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError
-
-
-def place(owner: str, device: Any) -> None:
-    """Refuse a device that is none, or that is not there."""
-    try:
-        if device is not None:
-            torch.empty(0, device=device)
-    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:  # a build without CUDA asserts
-        constraint = "a device that this machine has, or None"
-        raise InvalidParameterError(check.message(owner, "device", constraint, device)) from error
 
 
 def text(owner: str, name: str, value: Any) -> None:

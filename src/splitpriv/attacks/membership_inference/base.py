@@ -13,9 +13,8 @@ from torch import Tensor
 
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError
-from splitpriv.attacks.attack import Attack
+from splitpriv.attacks.attack import Attack, existing
 from splitpriv.attacks.estimate import level_of
-from splitpriv.attacks.membership_inference.arguments import place
 from splitpriv.attacks.membership_inference.result import HeldOut, MembershipResult, Scores, evaluate, held_out
 from splitpriv.attacks.membership_inference.shadows import ShadowPool
 from splitpriv.attacks.membership_inference.target import MembershipTarget, Observation, observed, query
@@ -62,7 +61,8 @@ class MembershipAttack(Attack):
             raise InvalidParameterError(check.message(owner, "shadows", "a ShadowPool, or None", shadows))
         labels, candidates = target.all_labels, len(target.labels)
         self._refuse(shadows, labels)
-        place(owner, self.device)
+        if self.device is not None:
+            existing(owner, self.device)
         logits = query(owner, target.outputs, target.all_records, self.batch_size, self.device)
         seen = observed(owner, logits, labels, candidates)
         if shadows is not None and shadows.outputs.shape[2] != logits.shape[1]:

@@ -15,8 +15,9 @@ from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError, SplitPrivError
 from splitpriv._modes import modes_kept
 from splitpriv.accounting.simulation import simulation
+from splitpriv.attacks.attack import existing
 from splitpriv.attacks.cut_view import CutView, view_of
-from splitpriv.attacks.membership_inference.arguments import keeping, optional_callable, place
+from splitpriv.attacks.membership_inference.arguments import keeping, optional_callable
 from splitpriv.attacks.membership_inference.base import MembershipAttack, checked
 from splitpriv.attacks.membership_inference.groups import Group
 from splitpriv.attacks.membership_inference.identity import identity
@@ -122,7 +123,8 @@ def membership(
         raise InvalidParameterError(check.message(_OWNER, "queries", '1 with query="clean"', queries, fix))
     keeping(_OWNER, folder, tag, vectorised, batch_size, progress)
     optional_callable(_OWNER, "train", train)
-    place(_OWNER, device)
+    if device is not None:
+        existing(_OWNER, device)
     common: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress}
     chosen, skipped = _default(shadows, common) if attacks is None else (checked(_OWNER, attacks, shadows), {})
     with ExitStack() as stack:
@@ -175,13 +177,12 @@ class _Asked:
                 f"{_OWNER}: model must not send labels inside the features (EmbeddedLabels). "
                 "Give a callable from records to logits, and train."
             )
-        clean = (lambda features: features) if view.clean is None and not len(model.cut) else view.clean
-        if query == "clean" and clean is None:
+        if query == "clean" and view.clean is None:
             raise InvalidParameterError(
                 f'{_OWNER}: query must be "released" where a mechanism at the cut has no expected(features), got '
                 f"query={query!r} for {view.layer}."
             )
-        reads = clean if query == "clean" else _through(view)
+        reads = view.clean if query == "clean" else _through(view)
         where = next((p.device for p in model.parameters()), None) if device is None else torch.device(device)
         outputs = _repeated(lambda features: view.need("server")(_need(reads)(features)), queries)
         return cls(outputs, query, view.layer, view.edge, view, reads, queries, where)

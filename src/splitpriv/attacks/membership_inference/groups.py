@@ -73,7 +73,7 @@ def _stacked(name: str, data: Any) -> tuple[Tensor, Tensor]:
     try:
         records, labels = zip(*(data[number] for number in range(len(data))), strict=True)
         return torch.stack([torch.as_tensor(record) for record in records]), torch.as_tensor(labels)
-    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ShapeError(
             f"MembershipTarget: {name} must be a data set of (record, label) with records of one shape, got "
             f"{type(data).__name__}: {error}."

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from splitpriv import _validation as check
 from splitpriv._errors import InvalidParameterError
-from splitpriv.attacks.attack import generator
-from splitpriv.attacks.membership_inference.arguments import optional_callable, place, text
+from splitpriv.attacks.attack import existing, generator
+from splitpriv.attacks.membership_inference.arguments import optional_callable, text
 from splitpriv.attacks.membership_inference.identity import identity
 from splitpriv.attacks.membership_inference.store import digest
 from splitpriv.attacks.membership_inference.target import Outputs, chunks
@@ -82,7 +82,8 @@ class ServerTraining:
         for name in ("release", "release_labels", "query"):
             optional_callable(_OWNER, name, getattr(self, name))
         text(_OWNER, "through", self.through)
-        place(_OWNER, self.device)
+        if self.device is not None:
+            existing(_OWNER, self.device)
         check.choice(_OWNER, "reset", self.reset, (True, False))
         copied = _copy(self.server)
         if self.reset:
